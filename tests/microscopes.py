@@ -14,6 +14,23 @@ import zarr
 MPP = 0.5
 
 
+def rotted(data: bytes) -> bytes:
+    """What no codec reads."""
+    return b"\xff" * len(data)
+
+
+def spoil(path: Path, tile: int, damage=rotted, *, page=lambda tif: tif.pages[0]) -> None:
+    """Damage one tile of a page of a TIFF."""
+    with tifffile.TiffFile(path) as tif:
+        found = page(tif)
+        start, size = found.dataoffsets[tile], found.databytecounts[tile]
+    with path.open("r+b") as file:
+        file.seek(start)
+        data = file.read(size)
+        file.seek(start)
+        file.write(damage(data))
+
+
 def trestle(path: Path, pixels: np.ndarray) -> Path:
     """A Trestle TIFF, which OpenSlide tells by its Software and the overlaps in its text.
 

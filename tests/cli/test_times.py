@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from microscopes import spoil
 from synthetic import write_disc_slide
 
 from cellseg.derive.corrections import Corrections
@@ -86,12 +87,7 @@ def test_a_time_point_that_does_not_decode_is_named(cellseg, movie, tmp_path):
     axes = "TYXS" if frames.ndim == 4 else "TYX"
     about = {"axes": axes, "PhysicalSizeX": 0.5}
     tifffile.imwrite(damaged, frames, metadata=about, ome=True, compression="deflate")
-    with tifffile.TiffFile(damaged) as file:
-        page = file.pages[len(file.pages) // 3]
-        start, length = page.dataoffsets[0], page.databytecounts[0]
-    with damaged.open("r+b") as file:
-        file.seek(start)
-        file.write(bytes(length))
+    spoil(damaged, 0, page=lambda tif: tif.pages[len(tif.pages) // 3])
     args = ("count", damaged, "--no-prefilter", "--t", "all", "--output", tmp_path / "out")
     code, said, err = cellseg(*args)
     assert code == 3

@@ -22,6 +22,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from finished import begun, counted, table_of
+from microscopes import spoil
 from synthetic import write_disc_slide
 from synthetic.threshold import ThresholdDetector
 
@@ -208,19 +209,9 @@ def wait_until(condition):
 
 def rotten(tmp_path):
     """A slide of which one TIFF tile does not decode."""
-    import tifffile
-
-    drawn = write_disc_slide(tmp_path / "good.tif", np.random.default_rng(7), shape=(350, 450))
     path = tmp_path / "bad.tif"
-    tifffile.imwrite(
-        path, drawn.image, tile=(128, 128), compression="zlib", photometric="rgb",
-        resolution=(20000, 20000), resolutionunit="CENTIMETER",
-    )  # fmt: skip
-    with tifffile.TiffFile(path) as tif:
-        offset, count = tif.pages[0].dataoffsets[5], tif.pages[0].databytecounts[5]
-    with path.open("r+b") as file:
-        file.seek(offset)
-        file.write(b"\xff" * count)
+    write_disc_slide(path, np.random.default_rng(7), shape=(350, 450))
+    spoil(path, 5)
     return path
 
 

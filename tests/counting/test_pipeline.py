@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import zarr
 from finished import counted, table_of
-from microscopes import ome_zarr
+from microscopes import ome_zarr, spoil
 from PIL import Image
-from synthetic import write_disc_slide
+from synthetic import PyramidLayout, write_disc_slide
 from synthetic.threshold import ThresholdDetector
 
 from cellseg.annotations.region import Region, Regions
@@ -91,8 +91,6 @@ def test_run_json_records_how_it_was_made(whole):
 
 
 def test_no_pixel_size_means_no_um_columns(tmp_path):
-    from synthetic import PyramidLayout
-
     path = tmp_path / "bare.tif"
     truth = write_disc_slide(
         path, np.random.default_rng(1), shape=(256, 256), layout=PyramidLayout(mpp=None, levels=1)
@@ -312,24 +310,10 @@ def test_the_overview_shows_the_tissue_where_it_is(tmp_path, monkeypatch):
 
 def test_a_tile_that_rotted_in_a_good_slide_costs_that_tile_alone(tmp_path):
     """One of the finest level, and one of the overview."""
-    import tifffile
-
-    drawn = write_disc_slide(tmp_path / "good.tif", np.random.default_rng(7), shape=(1024, 1024))
     path = tmp_path / "bad.tif"
-    with tifffile.TiffWriter(path) as writer:
-        for level in range(3):
-            writer.write(
-                drawn.image[:: 2**level, :: 2**level], tile=(128, 128), compression="zlib",
-                photometric="rgb", subifds=None if level else 2, subfiletype=1 if level else 0,
-                resolution=(20000, 20000), resolutionunit="CENTIMETER",
-            )  # fmt: skip
-    with tifffile.TiffFile(path) as tif:
-        pages = ((tif.pages[0], 27), (tif.series[0].levels[-1].keyframe, 0))
-        places = [(page.dataoffsets[n], page.databytecounts[n]) for page, n in pages]
-    with path.open("r+b") as file:
-        for offset, count in places:
-            file.seek(offset)
-            file.write(b"\xff" * count)
+    drawn = write_disc_slide(path, np.random.default_rng(7), shape=(1024, 1024))
+    spoil(path, 27)
+    spoil(path, 0, page=lambda tif: tif.series[0].levels[-1].keyframe)
     result, _ = counted(request_for(path, prefilter=True))
     assert 1 <= result.tiles_failed <= 4
     assert 0.9 * drawn.count <= result.summary.cells < drawn.count
@@ -369,22 +353,13 @@ def damaged(monkeypatch):
 
 def test_a_damaged_block_costs_its_own_region_and_not_the_networks_tile(tmp_path):
     """One tile of the network, four by four of the file, one of which has 400 bytes of zeros."""
-    import tifffile
-
-    drawn = write_disc_slide(tmp_path / "good.tif", np.random.default_rng(7), shape=(512, 512))
     path = tmp_path / "bad.tif"
-    tifffile.imwrite(
-        path, drawn.image, tile=(128, 128), compression="jpeg", photometric="rgb",
-        resolution=(20000, 20000), resolutionunit="CENTIMETER",
-    )  # fmt: skip
+    layout = PyramidLayout(mpp=0.5, tile_px=128, levels=1, compression="jpeg")
+    drawn = write_disc_slide(path, np.random.default_rng(7), shape=(512, 512), layout=layout)
     request = request_for(path, output=tmp_path, protocol=PROTOCOL.changed(tile_px=512))
     whole, _ = counted(replace(request, output=tmp_path / "whole"))
     assert whole.summary.cells == drawn.count
-    with tifffile.TiffFile(path) as tif:
-        offset, size = tif.pages[0].dataoffsets[6], tif.pages[0].databytecounts[6]
-    with path.open("r+b") as file:
-        file.seek(offset + size // 2)
-        file.write(bytes(min(400, size // 2 - 8)))
+    spoil(path, 6, lambda data: data[: len(data) // 2] + bytes(min(400, len(data) // 2 - 8)))
     result, _ = counted(request)
     assert result.tiles_failed == 1
     record = json.loads((result.folder / "run.json").read_text())

@@ -9,6 +9,7 @@ import pytest
 import tifffile
 import torch
 from finished import counted
+from microscopes import spoil
 
 from cellseg.counting.plan import choose_assay, make_plan
 from cellseg.counting.request import CountRequest
@@ -143,13 +144,7 @@ def test_a_damaged_middle_is_looked_at_in_a_coarser_level(tmp_path):
         about = {"photometric": "rgb", "tile": (256, 256), "compression": "zlib"}
         writer.write(whole, subifds=1, **about)
         writer.write(whole[::2, ::2], subfiletype=1, **about)
-    with tifffile.TiffFile(path) as tif:
-        page = tif.pages[0]
-        places = zip(page.dataoffsets, page.databytecounts, strict=True)
-        middle = list(places)[3 * 7 + 3]
-    with path.open("r+b") as file:
-        file.seek(middle[0])
-        file.write(b"\xff" * middle[1])
+    spoil(path, 3 * 7 + 3)
     with open_slide(path) as slide:
         request = CountRequest(image=path, protocol="he")
         plan = make_plan(slide, request, Nuclei.info, detector=Nuclei())

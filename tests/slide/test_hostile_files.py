@@ -21,6 +21,7 @@ import pytest
 import tifffile
 import zarr
 from limited import IDLE, PROBE, limited
+from microscopes import spoil
 from PIL import Image
 
 from cellseg.errors import InputError, RegionError, SettingsError
@@ -520,14 +521,9 @@ def test_a_damaged_jpeg_is_not_read(tmp_path, damage, how):
 def test_a_damaged_jpeg_tile_is_named_and_the_rest_is_read(tmp_path, damage):
     path = tmp_path / "slide.tif"
     tifffile.imwrite(path, tissue(), tile=(256, 256), compression="jpeg", photometric="rgb")
-    with tifffile.TiffFile(path) as tif:
-        offset, count = (
-            values[1] for values in (tif.pages[0].dataoffsets, tif.pages[0].databytecounts)
-        )
-    data = path.read_bytes()
     with open_slide(path) as slide:
         whole = slide.read(Box(0, 0, 512, 512))
-    path.write_bytes(data[:offset] + damage(data[offset : offset + count]) + data[offset + count :])
+    spoil(path, 1, damage)
     with open_slide(path) as slide:
         np.testing.assert_array_equal(slide.read(Box(256, 0, 512, 512)), whole[256:])
         with pytest.raises(RegionError, match=r"tile at y 0, x 256 .*damaged JPEG data"):

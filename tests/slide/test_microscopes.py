@@ -8,7 +8,6 @@ import re
 import microscopes
 import numpy as np
 import pytest
-import tifffile
 from click.testing import CliRunner
 from limited import PROBE, limited
 from microscopes import COLOUR, DYES, GREYS, PICTURE, wsidicom_pyramid
@@ -102,12 +101,7 @@ def test_a_file_that_is_cut_off_is_told_in_a_line(form, kept, tmp_path):
 @pytest.mark.parametrize("form", ["tiff", "jpeg 2000", "jpeg xl", "trestle"])
 def test_a_damaged_tile_costs_itself(form, tmp_path):
     path = COLOUR[form](tmp_path)
-    with tifffile.TiffFile(path) as tif:
-        page = tif.pages[0]
-        start, size = page.dataoffsets[6], page.databytecounts[6]
-    data = bytearray(path.read_bytes())
-    data[start : start + size] = bytes(size)
-    path.write_bytes(data)
+    microscopes.spoil(path, 6, lambda data: bytes(len(data)))
     with open_slide(path) as slide:
         at = None if form == "trestle" else "the tile at y 128, x 128 of level 0"
         with pytest.raises(RegionError, match=at):
