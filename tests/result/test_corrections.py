@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from finished import copied, counted_folder
+from finished import copied, counted_folder, edit
 from synthetic import write_disc_slide
 from synthetic.threshold import ThresholdDetector
 
@@ -254,16 +254,20 @@ def test_all_of_it_saved_and_reopened(folder, monkeypatch):
 
 
 def test_doubts_are_about_the_cells_as_corrected(folder):
-    record = json.loads((folder / "run.json").read_text())
-    table = load_result(folder).table.load()
+    result = load_result(folder)
+    table, record = result.table.load(), result.run
     # The run took half of the cells for too small; a person deletes these.
     small = table["label"][table["area_px"] <= table["area_px"].median()].tolist()
     old = "half of the nuclei are about as large as the smallest"
-    record |= {"doubts": [old], "warnings": ["the middle plane", old]}
-    record["found"]["warnings"] = ["the middle plane"]
     assert record["expected_sizes"]["mpp"] == 0.5
-    record["expected_sizes"] |= {"limits_px": [1.0, 1e6], "usual_px": 4 * 2 * 12.0}
-    (folder / "run.json").write_text(json.dumps(record))
+    sizes = {"limits_px": [1.0, 1e6], "usual_px": 4 * 2 * 12.0}
+    edit(
+        folder,
+        doubts=[old],
+        warnings=["the middle plane", old],
+        found=record["found"] | {"warnings": ["the middle plane"]},
+        expected_sizes=record["expected_sizes"] | sizes,
+    )
     corrections = Corrections.open(folder)
     corrections.delete(small)
     saved = save(corrections).run

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from finished import counted_folder
+from finished import counted_folder, edit
 from synthetic import write_disc_slide
 
 from cellseg.cli import main
@@ -151,19 +151,16 @@ def test_masks_that_unpack_to_too_much_are_refused(result):
     ],
 )
 def test_a_record_that_cannot_be_is_damage(result, part, name, value):
-    path = result / "run.json"
-    record = json.loads(path.read_text())
-    record[part][name] = value
-    path.write_text(json.dumps(record))
+    found = load_result(result).run[part]
+    found[name] = value
+    edit(result, **{part: found})
     with pytest.raises(InputError, match=r"run\.json: is damaged"):
         load_result(result)
 
 
 def test_a_picture_has_one_channel_or_three(result):
-    path = result / "run.json"
-    record = json.loads(path.read_text())
-    record["settings"]["channels"] *= 13
-    path.write_text(json.dumps(record))
+    settings = load_result(result).run["settings"]
+    edit(result, settings=settings | {"channels": settings["channels"] * 13})
     opened = load_result(result)
     with opened.slide() as slide, pytest.raises(InputError, match="39 channels"):
         opened.ground(slide)

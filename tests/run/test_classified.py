@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
-from finished import IHC, classify_result, counted_folder, expand_result
+from finished import IHC, classify_result, counted_folder, edit, expand_result
 from PIL import Image
 
 from cellseg.derive.corrections import Corrections
@@ -171,9 +170,7 @@ def test_one_threshold_for_all_slides_of_a_study(cellseg, counted_once, tmp_path
     for name in ("a", "b"):
         folder = tmp_path / f"{name}.cellseg"
         shutil.copytree(counted_once, folder)
-        run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        run["image"]["path"] = f"/scans/{name}.tif"
-        (folder / "run.json").write_text(json.dumps(run), encoding="utf-8")
+        edit(folder, image=load_result(folder).run["image"] | {"path": f"/scans/{name}.tif"})
     code, told, _ = cellseg("classify", tmp_path, "--measure", "dab_od_mean", "--threshold", "auto")
     results = [load_result(tmp_path / f"{name}.cellseg") for name in ("a", "b")]
     first, second = (result.run["classification"] for result in results)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-from finished import classify_result, copied, counted_folder, expand_result
+from finished import classify_result, copied, counted_folder, edit, expand_result
 from synthetic import PyramidLayout, write_pyramid
 
 import cellseg.derive.expand as expanding
@@ -351,20 +351,17 @@ def test_distances_that_are_none(folder):
     ],
 )  # fmt: skip
 def test_a_damaged_record_is_one_line_and_nothing_is_changed(folder, part, value):
-    path = folder / "run.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), part: value}))
-    before = path.read_bytes(), (folder / "cells.csv").read_bytes()
+    edit(folder, **{part: value})
+    before = [(folder / name).read_bytes() for name in ("run.json", "cells.csv")]
     with pytest.raises(InputError, match=r"run\.json: ") as caught:
         expand_result(folder, 5)
     assert "\n" not in str(caught.value)
-    assert (path.read_bytes(), (folder / "cells.csv").read_bytes()) == before
+    assert [(folder / name).read_bytes() for name in ("run.json", "cells.csv")] == before
 
 
 def test_rows_are_those_of_the_table(folder):
-    path = folder / "run.json"
-    record = json.loads(path.read_text())
-    record["files"]["cells.csv"]["rows"] = 10**12
-    path.write_text(json.dumps(record))
+    files = load_result(folder).run["files"]
+    edit(folder, files=files | {"cells.csv": files["cells.csv"] | {"rows": 10**12}})
     assert "cell_area_um2" in expand_result(folder, 5).result.table.load()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from finished import Report, left_by
 from cellseg.geometry import Frame
 from cellseg.instances import Instances
 from cellseg.result.folder import ResultFolder
-from cellseg.result.result import Result, load_result
+from cellseg.result.result import Result
 from cellseg.table import Column
 from cellseg.table.summary import summarised
 
@@ -92,9 +91,3 @@ def _disc(number: int, radius: int, classes: int):
     rows, columns = np.ogrid[-radius : radius + 1, -radius : radius + 1]
     box = (y - radius, x - radius, y + radius + 1, x + radius + 1)
     return box, 0.9, number % classes, rows**2 + columns**2 <= radius**2
-
-
-def edit(folder: Path, **changes) -> None:
-    """Change a result's record, as a person with an editor does."""
-    run = load_result(folder).run | changes
-    (folder / "run.json").write_text(json.dumps(run), encoding="utf-8")

@@ -7,8 +7,9 @@ import shutil
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from finished import edit
 from openpyxl import load_workbook
-from study.made import edit, made
+from study.made import made
 
 from cellseg.errors import InputError, OutputError
 from cellseg.result import load_result
