@@ -95,7 +95,8 @@ def copied(counted: Path, home: Path, name: str | None = None, *, slide: bool = 
     if slide:
         shutil.copy(image, home)
     copy = shutil.copytree(counted, home / (name or counted.name))
-    edit(copy, image={"path": image.name})
+    about = json.loads((copy / "run.json").read_text())["image"]
+    edit(copy, image=about | {"path": image.name})
     return copy
 
 

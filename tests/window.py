@@ -54,6 +54,16 @@ def dock(viewer: napari.Viewer, name: str) -> Any:
     return widget
 
 
+def inspecting(viewer: napari.Viewer, result: Path) -> Any:
+    """The panel that shows a result's cells, its layers open beside it."""
+    from cellseg_napari import add_layers, read_result
+
+    add_layers(viewer, read_result(result))
+    found = dock(viewer, "Inspect and correct cells")
+    pump(seconds=0.3)
+    return found
+
+
 def counter(viewer: napari.Viewer, slide: Path | None = None) -> Any:
     """The panel that counts, a slide open beside it."""
     from cellseg_napari import read_slide

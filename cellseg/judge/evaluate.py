@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from cellseg.annotations.coco import DataSet, join, judgeable, read_coco
@@ -25,7 +24,7 @@ from cellseg.counting.plan import Plan, choose_assay, make_plan
 from cellseg.counting.request import CountRequest
 from cellseg.counting.stages import SlideCount
 from cellseg.errors import Notice, SettingsError
-from cellseg.geometry import Frame
+from cellseg.geometry import Box, Frame
 from cellseg.instances import Instances
 from cellseg.judge.calibration import Calibrated, calibrate, refuse_few
 from cellseg.judge.judged import (
@@ -40,6 +39,7 @@ from cellseg.judge.judged import (
 from cellseg.network.detect import load_detector
 from cellseg.network.detector import Detector, DetectorInfo
 from cellseg.protocol import SHIPPED_MODELS, Calibration, CountProtocol, load_protocol
+from cellseg.result.labels import labels_at
 from cellseg.slide import Slide, open_slide
 
 LOWEST_SCORE = 0.05
@@ -286,7 +286,7 @@ def _on_image(cells: Instances, frame: Frame, extent: tuple[int, int]) -> Instan
     lattice = np.zeros((frame.lattice_height, frame.lattice_width), dtype=np.uint32)
     for index, mask in enumerate(cells.masks):
         lattice[cells.box(index).pixels][mask] = index + 1
-    labels = on_image(lattice, extent)
+    labels = labels_at([lattice], frame, Box(0, 0, *extent), 1.0).astype(np.int64)
     kept, boxes, masks = [], [], []
     for index, place in enumerate(ndimage.find_objects(labels)):
         if place is not None:  # else it is smaller than a pixel of the image
@@ -295,12 +295,3 @@ def _on_image(cells: Instances, frame: Frame, extent: tuple[int, int]) -> Instan
             boxes.append((rows.start, columns.start, rows.stop, columns.stop))
             masks.append(labels[place] == index + 1)
     return Instances.build(boxes, cells.scores[kept].tolist(), cells.classes[kept].tolist(), masks)
-
-
-def on_image(labels: NDArray[np.uint32], extent: tuple[int, int]) -> NDArray[np.int64]:
-    """A label image brought to another size, (H, W): each pixel takes the label at its middle."""
-    rows, columns = (
-        np.minimum(((np.arange(new) + 0.5) * old / new).astype(np.int64), old - 1)
-        for new, old in zip(extent, labels.shape, strict=True)
-    )
-    return labels[np.ix_(rows, columns)].astype(np.int64)

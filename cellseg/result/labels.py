@@ -129,7 +129,7 @@ def _decoded(path: Path, array: Any, box: Box) -> NDArray[np.uint32]:  # noqa: A
 
 
 def labels_at(
-    levels: Sequence[LazyArray], frame: Frame, box: Box, pixel: float
+    levels: Sequence[LazyArray | NDArray[np.uint32]], frame: Frame, box: Box, pixel: float
 ) -> NDArray[np.uint32]:
     """The label at the centre of each pixel of a picture.
 

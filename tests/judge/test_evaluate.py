@@ -19,7 +19,7 @@ from cellseg.cli.evaluate import evaluate as command
 from cellseg.counting.request import CountRequest
 from cellseg.errors import InputError, Notice, SettingsError
 from cellseg.instances import Instances
-from cellseg.judge.evaluate import EvaluateRequest, Evaluation, ImageDone, evaluate, on_image
+from cellseg.judge.evaluate import EvaluateRequest, Evaluation, ImageDone, evaluate
 from cellseg.judge.fates import fates, tally
 from cellseg.judge.judged import Judged
 from cellseg.judge.report import sample, worst_images, write_report
@@ -206,12 +206,6 @@ def test_two_in_one_are_merged_and_one_in_two_is_split():
     assert fates(judged(one, two)) == (["merged"], ["merged", "merged"])
     assert fates(judged(two, one)) == (["split", "split"], ["split"])
     assert fates(judged(two, two)) == (["found", "found"], ["found", "found"])
-
-
-def test_labels_are_taken_at_the_middle_of_each_pixel():
-    labels = np.arange(16, dtype=np.uint32).reshape(4, 4)
-    assert on_image(labels, (2, 2)).tolist() == [[5, 7], [13, 15]]
-    assert np.array_equal(on_image(labels, (8, 8)), np.kron(labels, np.ones((2, 2), int)))
 
 
 def test_calibrate_writes_a_protocol_by_which_counts_carry_an_interval(tmp_path, stand_in):

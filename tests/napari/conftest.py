@@ -17,7 +17,7 @@ import pytest
 import tifffile
 from finished import Report, copied, counted, left_by
 from synthetic import PyramidLayout, draw_discs, write_pyramid
-from window import SETTINGS
+from window import SETTINGS, inspecting
 
 from cellseg.cli.view import require_display
 from cellseg.counting.request import CountRequest
@@ -196,6 +196,18 @@ def window(display, tmp_path, monkeypatch):
     found.window.resize(1500, 1000)
     yield found
     found.close()
+
+
+@pytest.fixture
+def panel(window, counted_discs):
+    """The panel beside the counted discs."""
+    return inspecting(window, counted_discs)
+
+
+@pytest.fixture
+def shown(panel):
+    """Its tabs for the result."""
+    return panel.shown
 
 
 @pytest.fixture

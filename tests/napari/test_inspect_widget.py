@@ -6,29 +6,13 @@ import json
 
 import numpy as np
 import pytest
-from cellseg_napari import add_layers, read_result
 from cellseg_napari._opened import camera_of
 from cellseg_napari._words import ACTIONS
-from window import choose, click, counted, counter, dock, press, pump
+from window import choose, click, counted, counter, dock, inspecting, press, pump
 
 from cellseg.result import load_result
 
 INSPECT = "Inspect and correct cells"
-
-
-@pytest.fixture
-def panel(window, counted_discs):
-    """The panel beside a counted slide."""
-    add_layers(window, read_result(counted_discs))
-    found = dock(window, INSPECT)
-    pump(seconds=0.3)
-    return found
-
-
-@pytest.fixture
-def shown(panel):
-    """Its boxes for the result."""
-    return panel.shown
 
 
 def test_masks_that_are_not_cellsegs_are_told_apart(window):
@@ -45,9 +29,7 @@ def test_doubts_stand_above_the_cells(window, counted_discs):
     path = counted_discs / "run.json"
     run = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**run, "doubts": ["<b>half</b> of it is out of focus"]}))
-    add_layers(window, read_result(counted_discs))
-    shown = dock(window, INSPECT).shown
-    pump(seconds=0.3)
+    shown = inspecting(window, counted_discs).shown
     assert shown.doubts.isVisible()
     assert shown.doubts.text() == "! <b>half</b> of it is out of focus"
     assert shown.doubts.textFormat() == Qt.TextFormat.PlainText

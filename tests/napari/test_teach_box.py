@@ -6,20 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cellseg_napari import add_layers, read_result
-from window import click, dock, press, pump
+from window import click, press, pump
 
 from cellseg.derive import Recipe
 from cellseg.result import load_result
 
 
 @pytest.fixture
-def panel(window, counted_discs):
-    add_layers(window, read_result(counted_discs))
-    found = dock(window, "Inspect and correct cells")
-    found.shown.tabs.setCurrentWidget(found.shown.teach)
-    pump(seconds=0.3)
-    return found
+def panel(panel):
+    panel.shown.tabs.setCurrentWidget(panel.shown.teach)
+    return panel
 
 
 def teach(window: Any, shown: Any, name: str, labels: Any) -> None:

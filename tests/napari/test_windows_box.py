@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
-from cellseg_napari import _windows_box, add_layers, read_result
+from cellseg_napari import _windows_box
 from cellseg_napari._opened import camera_of
-from window import dock, press, pump
+from finished import copied
+from window import inspecting, press, pump
 
 import cellseg
 from cellseg.network.modelfile import read_card
@@ -22,18 +21,10 @@ from cellseg.result import load_result
 from cellseg.train.windows import read_windows, teach_windows
 
 
-def opened(window: Any, folder: Path) -> Any:
-    """A result's panel, at its windows."""
-    add_layers(window, read_result(folder))
-    found = dock(window, "Inspect and correct cells")
-    found.shown.tabs.setCurrentWidget(found.shown.windows)
-    pump(seconds=0.3)
-    return found.shown
-
-
 @pytest.fixture
-def shown(window, counted_discs):
-    return opened(window, counted_discs)
+def shown(shown):
+    shown.tabs.setCurrentWidget(shown.windows)
+    return shown
 
 
 @pytest.fixture(scope="session")
@@ -54,8 +45,8 @@ def counted_once(tmp_path_factory):
 @pytest.fixture
 def corrected(window, counted_once, tmp_path, monkeypatch):
     """Its panel; pale discs are deleted and two windows done, so a higher score counts better."""
-    shutil.copy(counted_once.with_suffix(".tif"), tmp_path)
-    shown = opened(window, shutil.copytree(counted_once, tmp_path / counted_once.name))
+    shown = inspecting(window, copied(counted_once, tmp_path)).shown
+    shown.tabs.setCurrentWidget(shown.windows)
     monkeypatch.setattr(_windows_box, "MINUTES", 0.21)
     found = shown.inspector.opened
     found.corrections.delete((np.flatnonzero(found.column("score") < 0.8) + 1).tolist())
