@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tracemalloc
 from collections import Counter
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from zipfile import ZipFile
@@ -48,12 +47,6 @@ SCVERSE = {"cells.h5ad": "anndata", "spatialdata.zarr": "spatialdata"}
 MISSING = {name for name, package in SCVERSE.items() if find_spec(package) is None}
 
 
-@dataclass(frozen=True)
-class Column:
-    name: str
-    dtype: str
-
-
 def frame(height: int, width: int, *, downsample: float = 1.0, mpp: float | None = None) -> Frame:
     return Frame(
         height=height,
@@ -66,18 +59,9 @@ def frame(height: int, width: int, *, downsample: float = 1.0, mpp: float | None
 
 
 def make(path: Path, where: Frame, boxes: list[tuple[int, int, int, int]]) -> Result:
-    masks = [np.ones((y1 - y0, x1 - x0), bool) for y0, x0, y1, x1 in boxes]
-    instances = Instances.build(boxes, [0.9] * len(boxes), [0] * len(boxes), masks)
-    report = Report(
-        frame=where,
-        columns=[Column("label", "int64"), Column("class", "str"), Column("area_px", "int64")],
-        class_names=["cell"],
-        object_name="cell",
-        provenance={},
-    )
-    with ResultFolder.open(path, key="k") as folder:
-        folder.journal.add_cells(pd.DataFrame({"area_px": instances.areas}), instances)
-        return left_by(folder, report)
+    """A result of rectangles."""
+    masks = [(y0, x0, np.ones((y1 - y0, x1 - x0), bool)) for y0, x0, y1, x1 in boxes]
+    return counted(path, masks, where=where, classes=["cell"])
 
 
 @pytest.mark.parametrize("downsample", [1.0, 2.0, 1.7, 0.5, 0.37])
@@ -229,26 +213,26 @@ def counted(
     downsample: float = 1.0,
     mpp: float | None = 0.25,
     classes: list[str] | None = None,
-    image: str = "/slides/slide.png",
+    where: Frame | None = None,
 ) -> Result:
-    """A result as a run leaves it, of drawn masks on a lattice of 1300 × 1300 px."""
+    """A result as a run leaves it, of drawn masks, on a lattice of 1300 × 1300 px unless said."""
     masks = masks_of_all_kinds() if masks is None else masks
     classes = CLASSES if classes is None else classes
     side = round(1300 * downsample)
-    where = frame(side, side, downsample=downsample, mpp=mpp)
+    where = where or frame(side, side, downsample=downsample, mpp=mpp)
     boxes = [(y, x, y + mask.shape[0], x + mask.shape[1]) for y, x, mask in masks]
     numbers = [number % len(classes) for number in range(len(masks))]
     instances = Instances.build(boxes, [0.9] * len(boxes), numbers, [mask for *_, mask in masks])
     table = measure(
-        instances, None, (0, 0), scale=Scale(downsample, mpp), channels=[], stain="he"
+        instances, None, (0, 0), scale=Scale(where.downsample, where.mpp), channels=[], stain="he"
     ).assign(touches_border=False, stitched=False)
     report = Report(
         frame=where,
-        columns=columns([], stain="he", has_mpp=mpp is not None),
+        columns=columns([], stain="he", has_mpp=where.mpp is not None),
         class_names=classes,
         object_name="nucleus",
         provenance={
-            "image": {"path": image},
+            "image": {"path": "/slides/slide.png"},
             "protocol": {"stain": "he"},
             "settings": {"channels": ["red", "green", "blue"]},
         },
