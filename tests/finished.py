@@ -22,11 +22,13 @@ from cellseg.derive import Recipe, derive
 from cellseg.errors import Notice
 from cellseg.events import CountResult, TileDone
 from cellseg.geometry import Frame
+from cellseg.instances import Instances
 from cellseg.network.detector import Detections, Detector
 from cellseg.protocol import CountProtocol, load_protocol
 from cellseg.result import Change, Result, ResultFolder
 from cellseg.result.folder import Findings
 from cellseg.run import change, run
+from cellseg.table import Scale, columns, measure
 
 FACTS = ("tissue_mm2", "skipped_share")
 
@@ -75,6 +77,41 @@ def left_by(
         is_complete=report.complete,
     )
     return folder.finish(findings, complete, **options)
+
+
+def frame_of(
+    height: int, width: int, *, downsample: float = 1.0, mpp: float | None = None
+) -> Frame:
+    """A slide of level-0 pixels, and the lattice that covers it."""
+    return Frame(
+        height=height,
+        width=width,
+        lattice_height=int(np.ceil(height / downsample - 1e-6)),
+        lattice_width=int(np.ceil(width / downsample - 1e-6)),
+        downsample=downsample,
+        mpp=mpp,
+    )
+
+
+def measured(
+    path: Path, instances: Instances, frame: Frame, classes: Sequence[str], **record: Any
+) -> Result:
+    """A finished result of masks that are measured without pixels."""
+    scale = Scale(frame.downsample, frame.mpp)
+    table = measure(instances, None, (0, 0), scale=scale, channels=[], stain="he")
+    table = table.assign(touches_border=False, stitched=False)
+    report = Report(
+        frame=frame,
+        columns=columns([], stain="he", has_mpp=frame.mpp is not None),
+        class_names=classes,
+        object_name="nucleus",
+        provenance={"protocol": {"stain": "he"}, **record},
+    )
+    names = [column.name for column in report.columns if column.name in table]
+    with ResultFolder.open(path, key="k") as folder:
+        if len(instances):
+            folder.journal.add_cells(table[names], instances)
+        return left_by(folder, report)
 
 
 IHC = load_protocol("ihc").changed(mpp=1.0, min_area_um2=0.0, tile_px=128, largest_cell_um=40.0)

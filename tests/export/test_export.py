@@ -25,7 +25,7 @@ import roifile
 import shapely
 import tifffile
 import zarr
-from finished import Report, left_by
+from finished import frame_of, measured
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.mask import toBbox
@@ -39,23 +39,11 @@ from cellseg.geometry import Frame
 from cellseg.instances import Instances
 from cellseg.result.folder import ResultFolder
 from cellseg.result.result import Result, load_result
-from cellseg.table import Scale, columns, measure
 
 SCVERSE = {"cells.h5ad": "anndata", "spatialdata.zarr": "spatialdata"}
 """Exports whose packages may want an older pandas than the rest: tested where they are."""
 
 MISSING = {name for name, package in SCVERSE.items() if find_spec(package) is None}
-
-
-def frame(height: int, width: int, *, downsample: float = 1.0, mpp: float | None = None) -> Frame:
-    return Frame(
-        height=height,
-        width=width,
-        lattice_height=int(np.ceil(height / downsample - 1e-6)),
-        lattice_width=int(np.ceil(width / downsample - 1e-6)),
-        downsample=downsample,
-        mpp=mpp,
-    )
 
 
 def make(path: Path, where: Frame, boxes: list[tuple[int, int, int, int]]) -> Result:
@@ -66,7 +54,7 @@ def make(path: Path, where: Frame, boxes: list[tuple[int, int, int, int]]) -> Re
 
 @pytest.mark.parametrize("downsample", [1.0, 2.0, 1.7, 0.5, 0.37])
 def test_every_level_0_pixel_has_its_lattice_pixels_label(tmp_path, downsample):
-    where = frame(1301, 777, downsample=downsample)
+    where = frame_of(1301, 777, downsample=downsample)
     boxes = [(3, 5, 40, 30), (100, 100, 103, 180), (200, 220, 380, 400)]
     result = make(tmp_path / "a.cellseg", where, boxes)
     found = tifffile.imread(export(result.path, "labels.tif"))
@@ -83,7 +71,7 @@ def test_every_level_0_pixel_has_its_lattice_pixels_label(tmp_path, downsample):
 
 @pytest.mark.parametrize(("mpp", "unit"), [(0.25, "CENTIMETER"), (None, "NONE")])
 def test_the_file_is_tiled_compressed_and_knows_its_pixel_size(tmp_path, mpp, unit):
-    result = make(tmp_path / "a.cellseg", frame(600, 1100, mpp=mpp), [(0, 0, 9, 9)])
+    result = make(tmp_path / "a.cellseg", frame_of(600, 1100, mpp=mpp), [(0, 0, 9, 9)])
     with tifffile.TiffFile(export(result.path, "labels.tif")) as file:
         (page,) = file.pages
         assert (page.tilelength, page.tilewidth) == (512, 512)
@@ -97,7 +85,7 @@ def test_the_file_is_tiled_compressed_and_knows_its_pixel_size(tmp_path, mpp, un
 
 def test_large_slides_become_bigtiff(tmp_path, monkeypatch):
     monkeypatch.setattr("cellseg.export.labels_tif._BIGTIFF_FROM_BYTES", 60 * 60 * 4)
-    result = make(tmp_path / "a.cellseg", frame(60, 60), [(0, 0, 9, 9)])
+    result = make(tmp_path / "a.cellseg", frame_of(60, 60), [(0, 0, 9, 9)])
     with tifffile.TiffFile(export(result.path, "labels.tif")) as file:
         assert file.is_bigtiff
 
@@ -107,7 +95,7 @@ FILES = ["cells.csv", "labels.ome.zarr", "measured.parquet", "recipe.json", "run
 
 def test_memory_does_not_grow_with_the_slide(tmp_path):
     boxes = [(0, 0, 9, 9), (4000, 4000, 4096, 4096)]
-    result = make(tmp_path / "a.cellseg", frame(8192, 8192, downsample=2.0), boxes)
+    result = make(tmp_path / "a.cellseg", frame_of(8192, 8192, downsample=2.0), boxes)
     tracemalloc.start()
     try:
         path = export(result.path, "labels.tif")
@@ -120,7 +108,7 @@ def test_memory_does_not_grow_with_the_slide(tmp_path):
 
 
 def test_the_export_is_listed_and_may_be_repeated(tmp_path):
-    result = make(tmp_path / "a.cellseg", frame(60, 60), [(0, 0, 9, 9)])
+    result = make(tmp_path / "a.cellseg", frame_of(60, 60), [(0, 0, 9, 9)])
     for _ in range(2):
         assert export(result.path, "labels.tif") == result.path / "labels.tif"
     assert load_result(result.path).run["exports"] == ["labels.tif"]
@@ -132,7 +120,7 @@ def test_a_failing_export_leaves_the_older_one(tmp_path, monkeypatch):
         yield np.zeros((512, 512), np.uint32)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    result = make(tmp_path / "a.cellseg", frame(1000, 1000), [(0, 0, 9, 9)])
+    result = make(tmp_path / "a.cellseg", frame_of(1000, 1000), [(0, 0, 9, 9)])
     (result.path / "labels.tif").write_bytes(b"older")
     monkeypatch.setattr("cellseg.export.labels_tif.tiles", full)
     with pytest.raises(OutputError, match=r"labels\.tif: cannot be written: No space left"):
@@ -142,7 +130,7 @@ def test_a_failing_export_leaves_the_older_one(tmp_path, monkeypatch):
 
 
 def test_labels_of_another_size_are_refused(tmp_path):
-    result = make(tmp_path / "a.cellseg", frame(60, 60), [(0, 0, 9, 9)])
+    result = make(tmp_path / "a.cellseg", frame_of(60, 60), [(0, 0, 9, 9)])
     text = (
         result.file("run.json").read_text().replace('"lattice_height": 60', '"lattice_height": 61')
     )
@@ -166,7 +154,7 @@ def test_unknown_exports_are_refused_before_a_run(name):
 def test_a_folder_in_use_is_not_exported_to(tmp_path, finished, error, said):
     path = tmp_path / "a.cellseg"
     if finished:
-        make(path, frame(60, 60), [(0, 0, 9, 9)])
+        make(path, frame_of(60, 60), [(0, 0, 9, 9)])
     with ResultFolder.open(path, key="k"), pytest.raises(error, match=said):
         export(path, "labels.tif")
 
@@ -219,30 +207,13 @@ def counted(
     masks = masks_of_all_kinds() if masks is None else masks
     classes = CLASSES if classes is None else classes
     side = round(1300 * downsample)
-    where = where or frame(side, side, downsample=downsample, mpp=mpp)
+    where = where or frame_of(side, side, downsample=downsample, mpp=mpp)
     boxes = [(y, x, y + mask.shape[0], x + mask.shape[1]) for y, x, mask in masks]
     numbers = [number % len(classes) for number in range(len(masks))]
     instances = Instances.build(boxes, [0.9] * len(boxes), numbers, [mask for *_, mask in masks])
-    table = measure(
-        instances, None, (0, 0), scale=Scale(where.downsample, where.mpp), channels=[], stain="he"
-    ).assign(touches_border=False, stitched=False)
-    report = Report(
-        frame=where,
-        columns=columns([], stain="he", has_mpp=where.mpp is not None),
-        class_names=classes,
-        object_name="nucleus",
-        provenance={
-            "image": {"path": "/slides/slide.png"},
-            "protocol": {"stain": "he"},
-            "settings": {"channels": ["red", "green", "blue"]},
-        },
-    )
-    with ResultFolder.open(path, key="k") as folder:
-        if masks:
-            folder.journal.add_cells(
-                table[[c.name for c in report.columns if c.name in table]], instances
-            )
-        return left_by(folder, report)
+    about = {"image": {"path": "/slides/slide.png"}}
+    about["settings"] = {"channels": ["red", "green", "blue"]}
+    return measured(path, instances, where, classes, **about)
 
 
 @pytest.fixture(scope="module", params=[1.0, 2.0, 0.6])

@@ -12,20 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import tifffile
-from finished import Report, copied, counted, left_by
+from finished import copied, counted, frame_of, measured
 from synthetic import PyramidLayout, draw_discs, write_pyramid
 from window import SETTINGS, inspecting
 
 from cellseg.cli.view import require_display
 from cellseg.counting.request import CountRequest
 from cellseg.errors import SettingsError
-from cellseg.geometry import Frame
 from cellseg.instances import Instances
-from cellseg.result.folder import ResultFolder
-from cellseg.table import Column
 
 # Warnings are errors here, but what napari's own modules say while they are imported is theirs.
 with warnings.catch_warnings(), suppress(ImportError):
@@ -50,8 +46,6 @@ MPP = 0.25
 CORNERS = ((10, 20), (300, 400))
 """Corner (y, x) of each cell on the lattice, whose pixels are 2 level-0 px wide."""
 CELL = (8, 12)
-PLACES = tuple(f"{name}_px" for name in ("centroid_y", "centroid_x", "bbox_y0", "bbox_x0",
-                                         "bbox_y1", "bbox_x1"))  # fmt: skip
 
 
 def _write_slide(path: Path, *, mpp: float | None = MPP) -> Path:
@@ -69,41 +63,11 @@ def _write_slide(path: Path, *, mpp: float | None = MPP) -> Path:
 
 def _write_result(folder: Path, slide: Path, *, mpp: float | None = MPP) -> Path:
     """Two cells of two classes, finished."""
-    columns = [
-        Column("label", "", "int64", "its number"),
-        Column("class", "", "str", "its type"),
-        Column("score", "", "float32", "the detector's confidence"),
-        Column("area_px", "px²", "float64", "its area"),
-        *(Column(name, "px", "float64", "its place") for name in PLACES),
-    ]
     boxes = [(y, x, y + CELL[0], x + CELL[1]) for y, x in CORNERS]
     cells = Instances.build(boxes, [0.9, 0.8], [0, 1], [np.ones(CELL, bool)] * 2)
-    report = Report(
-        frame=Frame(
-            height=1200,
-            width=1600,
-            lattice_height=600,
-            lattice_width=800,
-            downsample=2.0,
-            mpp=mpp,
-        ),
-        columns=columns,
-        class_names=["tumour", "other"],
-        object_name="nucleus",
-        provenance={
-            "image": {"path": slide.name},
-            "settings": {"z": None, "t": None},
-        },
-        overview=np.full((60, 80, 3), 200, np.uint8),
-    )
-    with ResultFolder.open(folder, key="test") as result:
-        edges = 2.0 * np.array(boxes)
-        table = pd.DataFrame(edges, columns=PLACES[2:]).assign(area_px=384.0)
-        middles = (edges[:, :2] + edges[:, 2:]) / 2 - 0.5
-        table[list(PLACES[:2])] = middles
-        result.journal.add_cells(table, cells)
-        left_by(result, report)
-    return folder
+    frame = frame_of(1200, 1600, downsample=2.0, mpp=mpp)
+    about = {"image": {"path": slide.name}, "settings": {"z": None, "t": None}}
+    return measured(folder, cells, frame, ["tumour", "other"], **about).path
 
 
 @pytest.fixture

@@ -11,18 +11,15 @@ import numpy as np
 import pytest
 import roifile
 import tifffile
-from finished import Report, left_by
+from finished import frame_of, measured
 from PIL import Image
 from pycocotools.coco import COCO
 
 from cellseg.annotations.coco import read_coco
 from cellseg.cli import main
 from cellseg.export import export
-from cellseg.geometry import Frame
 from cellseg.instances import Instances
-from cellseg.result.folder import ResultFolder
 from cellseg.result.result import Result
-from cellseg.table import Scale, columns, measure
 from cellseg.train.convert import ConvertRequest, convert
 
 SIDE = 200
@@ -211,27 +208,11 @@ def blobs(path: Path, *, downsample: float = 1.0) -> Result:
         (30 * (n // 8), 30 * (n % 8), 30 * (n // 8) + 25, 30 * (n % 8) + 25) for n in range(60)
     ]
     instances = Instances.build(boxes, [0.9] * 60, [n % 2 for n in range(60)], masks)
-    scale = Scale(downsample, 0.25)
-    table = measure(instances, None, (0, 0), scale=scale, channels=[], stain="he")
     side = round(250 * downsample)
-    frame = Frame(
-        height=side, width=side, lattice_height=250, lattice_width=250, downsample=downsample,
-        mpp=0.25,
-    )  # fmt: skip
-    report = Report(
-        frame=frame,
-        columns=columns([], stain="he", has_mpp=True),
-        class_names=["tumour", "=stroma"],
-        object_name="nucleus",
-        provenance={"image": {"path": str(path.with_suffix(".png"))}, "protocol": {"stain": "he"}},
-    )
     picture(path.with_suffix(".png"), side)
-    with ResultFolder.open(path, key="k") as folder:
-        flags = table.assign(touches_border=False, stitched=False)
-        folder.journal.add_cells(
-            flags[[c.name for c in report.columns if c.name in flags]], instances
-        )
-        return left_by(folder, report)
+    frame = frame_of(side, side, downsample=downsample, mpp=0.25)
+    about = {"path": str(path.with_suffix(".png"))}
+    return measured(path, instances, frame, ["tumour", "=stroma"], image=about)
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
