@@ -152,6 +152,9 @@ class CountProtocol(BaseModel):
     dyes: Literal["fixed", "macenko"] | dict[str, tuple[float, float, float]] = Field(
         "fixed", description="Directions of the stains' densities: published, estimated, given."
     )
+    dab_share: float = Field(
+        1.0, gt=0.0, le=1.0, description="Share of DAB's density that the network sees."
+    )
     classify: Markers = Field((), description="Positive and negative, by measurements.")
 
     @model_validator(mode="after")

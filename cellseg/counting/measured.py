@@ -21,7 +21,8 @@ from cellseg.geometry import Box, Tile
 from cellseg.instances import Instances
 from cellseg.network.detector import DetectorInfo
 from cellseg.network.tissue import TissueMask
-from cellseg.stain.dyes import DARKEST, Dyes
+from cellseg.stain.dyes import Dyes
+from cellseg.stain.normalise import DARKEST
 from cellseg.table import REGION, Column, Scale, channel_slugs, columns, dab_density, measure
 from cellseg.text import visible
 

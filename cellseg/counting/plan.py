@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -124,8 +124,8 @@ def choose_assay(slide: Slide, request: CountRequest) -> Assay:
     channels, said = choose_channels(slide, look, request.channel)
     notes += said
     wanted, carried = request.protocol, None
-    if wanted is None and str(request.model) not in SHIPPED_MODELS:
-        card = read_card(request.model)
+    card = None if str(request.model) in SHIPPED_MODELS else read_card(request.model)
+    if wanted is None and card is not None:
         carried = card.protocol
         wanted = carried if card.base else None  # it was taught one kind of slide
 
@@ -133,7 +133,10 @@ def choose_assay(slide: Slide, request: CountRequest) -> Assay:
         return [patch[..., channels] for patch in look(*mpp)]
 
     protocol, said = choose_protocol(slide, counted, wanted, carried)
-    is_shipped = str(request.model) in SHIPPED_MODELS and not _is_own(request.protocol)
+    own = _is_own(request.protocol)
+    is_shipped = card is None and not own
+    if card is not None and not card.base and not own:
+        protocol = protocol.changed(dab_share=1.0)  # as it was trained
     return Assay(
         channels=channels,
         protocol=protocol,
@@ -247,7 +250,8 @@ def fit_normaliser(slide: Slide, plan: Plan, tissue: Sequence[Box] | None = None
         return Normaliser(0.0, 1.0, light)
     sample = np.concatenate(pixels)
     shuffled = [boxes[index] for index in order.tolist()]
-    return visible_scale(sample, _patches(slide, plan, shuffled), light)
+    scale = visible_scale(sample, _patches(slide, plan, shuffled), light)
+    return replace(scale, dab=plan.protocol.dab_share)
 
 
 def fit_dyes(slide: Slide, plan: Plan, patches: Sequence[Box]) -> Dyes | None:

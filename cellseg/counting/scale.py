@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -143,6 +144,7 @@ def _looks(
     one = detector.for_run(sure)
     with suppress(RegionError):
         normaliser = Normaliser.fit(slide.overview()[0][..., channels], protocol.light)
+        normaliser = replace(normaliser, dab=protocol.dab_share)
         for downsample in downsamples:
             height, width = slide.lattice_shape(downsample)
             if min(height, width) < usual_px:

@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cellseg.stain.normalise import DARKEST, RGB_FROM_HED
 from cellseg.stain.stain import white_light
-
-DARKEST = 1 / 255
-"""Transmission below which a pixel is taken as saturated: an optical density of 2.41."""
 
 STAINED_OD = 0.15
 """Length of a pixel's density from which it shows in which direction its dye lies."""
@@ -29,12 +27,7 @@ LEAST_PIXELS, ENDS_PERCENT = 500, (1.0, 99.0)
 Floats = NDArray[np.float64]
 Triple = tuple[float, float, float]
 
-_RGB_FROM_HED = np.array([(0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78)])
-"""As ``skimage.color.rgb_from_hed``, whose import takes a tenth of a second."""
-_FIXED = dict(zip(("hematoxylin", "eosin", "dab"), _RGB_FROM_HED, strict=True))
-
-HED_FROM_RGB = np.linalg.inv(_RGB_FROM_HED)
-"""Unmixes densities into hematoxylin, eosin and DAB, (3, 3)."""
+_FIXED = dict(zip(("hematoxylin", "eosin", "dab"), RGB_FROM_HED, strict=True))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.stain.dyes import DARKEST, HED_FROM_RGB, Dyes
+from cellseg.stain.dyes import Dyes
+from cellseg.stain.normalise import DARKEST, HED_FROM_RGB
 from cellseg.table._pixels import Floats, PixelLists
 
 _STAINS = ("hematoxylin", "eosin", "dab")
@@ -60,8 +61,8 @@ def stain_densities(
     -----
     Optical density is −log₁₀(value / white), between 0 and 2.41. It is unmixed into
     haematoxylin, eosin and DAB with the vectors of Ruifrok and Johnston [1]_
-    (:data:`~cellseg.stain.dyes.HED_FROM_RGB`). Unmixing is linear and negative amounts are kept,
-    so the mean of the cell's pixels has no bias towards stains that are not there.
+    (:data:`~cellseg.stain.normalise.HED_FROM_RGB`). Unmixing is linear and negative amounts are
+    kept, so the mean of the cell's pixels has no bias towards stains that are not there.
 
     References
     ----------

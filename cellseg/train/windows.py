@@ -230,6 +230,7 @@ def _corrected(result: Result, boxes: list[Box], classes: tuple[str, ...]) -> li
     corrections, found = Corrections(result), []
     with result.slide() as slide:
         ground, pixel = result.ground(slide), result.frame.downsample
+        share = float(result.section("protocol")["dab_share"])
         for box in boxes:
             around = box.widened(CONTEXT_PX).intersection(corrections.pyramid.extent)
             window, labels = box.shifted(-around.y0, -around.x0), corrections.pyramid.levels[0]
@@ -246,7 +247,7 @@ def _corrected(result: Result, boxes: list[Box], classes: tuple[str, ...]) -> li
                 light=ground.normaliser.light,
                 mpp=None,
                 group="",
-                scale=ground.normaliser,
+                scale=replace(ground.normaliser, dab=share),
             )
             found.append(Lesson(image, window))
     return found

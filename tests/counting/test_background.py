@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
+import shapely
 import skimage
 import tifffile
 from finished import counted
 from synthetic.threshold import ThresholdDetector
 
+import cellseg
 from cellseg.counting.background import is_background, is_ringed
 from cellseg.counting.request import CountRequest
 from cellseg.instances import Instances
 from cellseg.run import run
 
+NUCLEI = Path(__file__).parents[2] / "benchmarks" / "ihc_nuclei.csv"
 Y, X = np.mgrid[:40, :40]
 DISC = (Y - 20) ** 2 + (X - 20) ** 2 < 8**2
 
@@ -56,9 +62,16 @@ def test_brown_around_a_nucleus_is_told_from_brown_in_it(inside, around, expecte
     assert is_ringed(DISC, np.where(DISC, inside, around)) is expected
 
 
-def test_a_field_of_stained_membranes_is_doubted(tmp_path):
+def test_nuclei_among_stained_membranes_are_found_and_doubted(tmp_path):
+    """Against nuclei that were annotated by eye."""
     skimage.io.imsave(tmp_path / "membranes.png", skimage.data.immunohistochemistry())
     *_, result = run(CountRequest(image=tmp_path / "membranes.png", mpp=0.6))
+    nuclei = pd.read_csv(NUCLEI)
+    centres = shapely.points(nuclei["x"], nuclei["y"])
+    met = shapely.STRtree(cellseg.load_result(result.folder).outlines).query(centres, "within")[0]
+    found = nuclei["kind"].iloc[np.unique(met)].value_counts() / nuclei["kind"].value_counts()
+    assert found["gland"] > 0.7
+    assert found["stroma"] > 0.85
     assert any("membranes or cytoplasm" in doubt for doubt in result.warnings)
     assert not any("pixel size" in doubt for doubt in result.warnings)
 

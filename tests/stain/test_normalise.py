@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cellseg.stain.normalise import Normaliser
+from cellseg.stain.normalise import RGB_FROM_HED, Normaliser
 
 RAMP = np.arange(1001.0).reshape(1, 1001, 1)
 NAN = np.where(RAMP == 500, np.nan, RAMP)
@@ -63,6 +63,15 @@ def test_colours_keep_their_ratio_and_channels_their_brightest():
     stained = Normaliser(0, 200, "transmitted").apply(pixel)[0, 0]
     np.testing.assert_allclose(stained, [1, 0.5, 0.25])
     np.testing.assert_allclose(Normaliser(0, 200, "fluorescence").apply(pixel)[0, 0], 1)
+
+
+def test_brown_fades_and_blue_stays():
+    dyes = {"blue": RGB_FROM_HED[0], "brown": RGB_FROM_HED[2], "both": RGB_FROM_HED[[0, 2]].sum(0)}
+    pixels = 255 * np.exp(-np.array(list(dyes.values())))[None]
+    seen = Normaliser(0, 255, "transmitted", dab=0.6).apply(pixels)[0]
+    expected = [dyes["blue"], 0.6 * dyes["brown"], dyes["blue"] + 0.6 * dyes["brown"]]
+    np.testing.assert_allclose(-np.log(seen), expected, atol=1e-3)
+    assert (Normaliser(0, 255, "transmitted", dab=0.6).apply(pixels * 0 + 255) == 1).all()
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (4, 4, 2), (4, 4, 4)])

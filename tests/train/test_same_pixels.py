@@ -13,6 +13,7 @@ from cellseg.counting.request import CountRequest
 from cellseg.geometry import Box
 from cellseg.instances import Instances
 from cellseg.network.detector import Detections
+from cellseg.network.weights import read_model, save_model
 from cellseg.run import run
 from cellseg.train.crops import cut_pixels
 
@@ -31,13 +32,15 @@ class Onlooker(ThresholdDetector):
 
 @pytest.mark.parametrize("protocol", ["he", "ihc", "brightfield"])
 def test_training_sees_what_counting_sees(protocol, tmp_path):
-    """Brown over blue: recoloured for one of the two, a model of one's own would count amiss."""
+    """Brown over blue: faded for one of the two, a model of one's own would count amiss."""
     pixels = immunohistochemistry()[:256, :256]
     imwrite(tmp_path / "field.png", pixels)
+    save_model(tmp_path / "own.safetensors", *read_model("default"), quantise=True)
     onlooker = Onlooker()
     request = CountRequest(
-        image=tmp_path / "field.png", protocol=protocol, diameter_px=20.0, prefilter=False
-    )
+        image=tmp_path / "field.png", protocol=protocol, diameter_px=20.0, prefilter=False,
+        model=tmp_path / "own.safetensors",
+    )  # fmt: skip
     list(run(request, detector=onlooker))
     (tile,) = onlooker.seen
     image = AnnotatedImage(
