@@ -135,8 +135,9 @@ def choose_assay(slide: Slide, request: CountRequest) -> Assay:
     protocol, said = choose_protocol(slide, counted, wanted, carried)
     own = _is_own(request.protocol)
     is_shipped = card is None and not own
-    if card is not None and not card.base and not own:
-        protocol = protocol.changed(dab_share=1.0)  # as it was trained
+    if card is not None and not own:
+        learned = card.protocol.dab_share if card.protocol else 1.0
+        protocol = protocol.changed(dab_share=learned)
     return Assay(
         channels=channels,
         protocol=protocol,

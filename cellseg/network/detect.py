@@ -219,7 +219,8 @@ def load_detector(
         If there is no such device, or it cannot compute as was asked.
     """
     file = Path(model)
-    version = file.stat().st_mtime_ns if file.is_file() else 0
+    facts = file.stat() if file.is_file() else None
+    version = facts and (facts.st_mtime_ns, facts.st_size, facts.st_ino)
     network, card, notes = _loaded(str(model), version, device, precision, inference)
     info = replace(info_of(card), device=network.label, inference=network.name)
     info = replace(info, notes=notes + network.notes, tile_px=network.tile_px)
@@ -228,7 +229,7 @@ def load_detector(
 
 @lru_cache(KEPT)
 def _loaded(
-    model: str, version: int, device: str, precision: Exactness, inference: Library
+    model: str, version: object, device: str, precision: Exactness, inference: Library
 ) -> tuple[Inference, ModelCard, tuple[str, ...]]:
     """A network, its card, and what was chosen; ``version`` changes with a model's file."""
     exact = None if precision == "auto" else precision

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Literal, cast
 
@@ -45,6 +46,7 @@ class TorchInference(Inference):
         self.device = first.device
         self.label = f"{self.device}, {str(first.dtype).removeprefix('torch.')}"
         self.threads = 2 if self.device.type == "cuda" else 1
+        self._turns = threading.Semaphore(self.threads)  # of all runs that share the network
 
     def find(
         self, images: NDArray[np.float32], wanted: Wanted, timer: Timer
@@ -54,8 +56,9 @@ class TorchInference(Inference):
         if self.device.type == "cuda":
             # Without a wait a stage would show how long it took to ask for it.
             laps, batch = no_lap, batch.pin_memory()
-        batch = batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
-        return forward_batch(self.model, batch, wanted, laps)
+        with self._turns:
+            batch = batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+            return forward_batch(self.model, batch, wanted, laps)
 
     def batch_for(self, area_px: int) -> int:
         """See :meth:`Inference.batch_for`: by the free memory of a GPU."""

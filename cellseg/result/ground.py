@@ -1,4 +1,4 @@
-"""The slide as it was shown to the network: what outlines are drawn on."""
+"""The slide on the intensity scale of its run: what outlines are drawn on."""
 
 from __future__ import annotations
 

@@ -280,7 +280,7 @@ class Result:
         return slide
 
     def ground(self, slide: Slide) -> Ground:
-        """The slide as the run showed it to the network."""
+        """The slide on the run's intensity scale, with all of the brown dye."""
         try:
             settings = self.run["settings"]
             if (count := len(settings["channels"])) not in (1, 3):

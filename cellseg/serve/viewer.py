@@ -139,6 +139,7 @@ class Viewer:
         except CellsegError as error:
             found = Reply.refused(HTTPStatus.CONFLICT, str(error))
         except (KeyError, ValueError):
+            logger.info("while answering", exc_info=True)
             found = Reply.refused(HTTPStatus.BAD_REQUEST)
         except Exception:
             logger.exception("while answering")

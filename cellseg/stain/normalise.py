@@ -101,8 +101,8 @@ class Normaliser:
         scaled = np.clip(scaled, 0.0, 1.0, out=scaled).astype(np.float32, copy=False)
         if self.dab < 1 and scaled.shape[2] == 3:
             amount = -np.log(np.maximum(scaled, DARKEST)) @ HED_FROM_RGB[:, 2].astype(np.float32)
-            fading = np.maximum((1 - self.dab) * amount, 0)[..., None] * RGB_FROM_HED[2]
-            scaled = np.minimum(scaled * np.exp(fading.astype(np.float32)), 1)
+            brown = (1 - self.dab) * RGB_FROM_HED[2].astype(np.float32)
+            scaled = np.minimum(scaled * np.exp(np.maximum(amount, 0)[..., None] * brown), 1)
         return scaled if scaled.shape[2] == 3 else np.repeat(scaled, 3, axis=2)
 
 

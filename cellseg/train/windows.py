@@ -204,8 +204,14 @@ def lessons_of(
     """Windows as the network sees them, with the cells as corrected; see :func:`cellseg.teach`."""
     path, frame = Path(learn_from or result.path / WINDOWS), result.frame
     if path.is_dir() or path.suffix == ".json":
-        return _annotated(path, frame.mpp and frame.mpp * frame.downsample, classes)
-    return _corrected(result, _done(result, path, done), classes)
+        found = _annotated(path, frame.mpp and frame.mpp * frame.downsample, classes)
+    else:
+        found = _corrected(result, _done(result, path, done), classes)
+    share = float(result.section("protocol").get("dab_share", 1.0))
+    return [
+        Lesson(image.changed(scale=replace(image.normaliser, dab=share)), window)
+        for image, window in found
+    ]
 
 
 def _done(result: Result, path: Path, done: Collection[str]) -> list[Box]:
@@ -230,7 +236,6 @@ def _corrected(result: Result, boxes: list[Box], classes: tuple[str, ...]) -> li
     corrections, found = Corrections(result), []
     with result.slide() as slide:
         ground, pixel = result.ground(slide), result.frame.downsample
-        share = float(result.section("protocol")["dab_share"])
         for box in boxes:
             around = box.widened(CONTEXT_PX).intersection(corrections.pyramid.extent)
             window, labels = box.shifted(-around.y0, -around.x0), corrections.pyramid.levels[0]
@@ -247,7 +252,7 @@ def _corrected(result: Result, boxes: list[Box], classes: tuple[str, ...]) -> li
                 light=ground.normaliser.light,
                 mpp=None,
                 group="",
-                scale=replace(ground.normaliser, dab=share),
+                scale=ground.normaliser,
             )
             found.append(Lesson(image, window))
     return found

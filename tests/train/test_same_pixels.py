@@ -9,12 +9,15 @@ from skimage.data import immunohistochemistry
 from synthetic.threshold import ThresholdDetector
 
 from cellseg.annotations.image import AnnotatedImage
+from cellseg.counting.plan import choose_assay
 from cellseg.counting.request import CountRequest
 from cellseg.geometry import Box
 from cellseg.instances import Instances
 from cellseg.network.detector import Detections
 from cellseg.network.weights import read_model, save_model
+from cellseg.protocol import load_protocol
 from cellseg.run import run
+from cellseg.slide import open_slide
 from cellseg.train.crops import cut_pixels
 
 
@@ -28,6 +31,19 @@ class Onlooker(ThresholdDetector):
     def detect(self, tiles, *, fill):
         self.seen += tiles
         return [Detections(Instances.empty())] * len(tiles)
+
+
+@pytest.mark.parametrize("named", [None, "ihc"])
+def test_a_taught_model_sees_as_much_of_the_brown_as_it_was_taught(named, tmp_path):
+    imwrite(tmp_path / "field.png", immunohistochemistry())
+    arrays, card = read_model("default")
+    carried = load_protocol("ihc").changed(dab_share=0.8)
+    card = card.model_copy(update={"base": "0" * 64, "protocol": carried})
+    save_model(tmp_path / "taught.safetensors", arrays, card, quantise=True)
+    model = tmp_path / "taught.safetensors"
+    with open_slide(tmp_path / "field.png") as slide:
+        request = CountRequest(image=slide.path, protocol=named, model=model)
+        assert choose_assay(slide, request).protocol.dab_share == 0.8
 
 
 @pytest.mark.parametrize("protocol", ["he", "ihc", "brightfield"])

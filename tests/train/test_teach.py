@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from finished import edit
 
 import cellseg
 from cellseg.annotations.geojson import read_regions
@@ -211,6 +212,19 @@ def test_training_data_teaches_as_well(result, tmp_path, quick, monkeypatch):
     better(monkeypatch)
     told = cellseg.teach(result, tmp_path / "m.safetensors", learn_from=tmp_path / "coco")
     assert (told.windows, told.model) == (2, tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize(("said", "share"), [({"dab_share": 0.6}, 0.6), ({}, 1.0)])
+def test_lessons_show_as_much_of_the_brown_as_the_count_did(said, share, result, tmp_path):
+    """Results of versions that knew no share were counted with all of it."""
+    boxes = [one.box for one in cellseg.teach_windows(result, 2)]
+    export_training(Corrections(load_result(result)), tmp_path / "coco", regions=boxes)
+    protocol = load_result(result).section("protocol")
+    del protocol["dab_share"]
+    edit(result, protocol=protocol | said)
+    for source in (None, tmp_path / "coco"):
+        lessons = lessons_of(load_result(result), source, ["all"], ("nucleus",))
+        assert {one.image.normaliser.dab for one in lessons} == {share}
 
 
 def test_what_cannot_be_learned_from(result, tmp_path, quick):
