@@ -172,6 +172,15 @@ def test_channels_have_one_number_everywhere(cellseg, tmp_path):
         assert listed.removesuffix(" (uint16)") in err
 
 
+def test_an_output_that_is_a_file_cannot_be_written(cellseg, tmp_path):
+    discs(tmp_path / "a.tif")
+    (tmp_path / "a.cellseg").write_text("mine")
+    code, _, err = cellseg("count", tmp_path / "a.tif", "--no-prefilter")
+    assert code == 5
+    assert (tmp_path / "a.cellseg").read_text() == "mine"
+    assert "a.cellseg" in err
+
+
 @pytest.mark.parametrize("command", ["", "count", "view", "train", "evaluate"])
 def test_help_has_examples_a_line_each(cellseg, command):
     code, out, _ = cellseg(*command.split(), "--help")

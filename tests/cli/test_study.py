@@ -69,6 +69,14 @@ def test_an_unchanged_study_has_nothing_to_do(cellseg, tmp_path):
     assert len(summary(tmp_path)) == 3
 
 
+def test_one_image_is_no_study(cellseg, tmp_path):
+    discs(tmp_path / "a.tif")
+    code, _, err = cellseg("count", tmp_path / "a.tif", "--no-prefilter")
+    assert code == 0
+    assert not (tmp_path / "summary.csv").exists()
+    assert "summary" not in err
+
+
 def test_an_interrupted_study_is_summarised_and_gone_on_with(cellseg, tmp_path, monkeypatch):
     for seed, name in enumerate(("a.tif", "b.tif")):
         discs(tmp_path / name, seed)

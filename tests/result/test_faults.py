@@ -519,6 +519,18 @@ def test_another_slides_unfinished_count_is_not_thrown_away(count, result, expec
     assert_finishes(count, result, expected, goes_on=True)
 
 
+def test_another_precision_is_another_count(count, result, expected):
+    assert count("--precision", "float32")[0] == 0
+    code, err = count("--precision", "float32")
+    assert "nothing to do" in err
+    code, err = count("--precision", "bfloat16")
+    assert code == 5
+    assert "--overwrite" in the_line(err)
+    code, err = count("--precision", "bfloat16", "--overwrite")
+    assert code == 0
+    assert "nothing to do" not in err
+
+
 def test_a_slide_that_is_replaced_while_it_is_counted_gives_no_result(
     result, expected, count, tmp_path
 ):
