@@ -35,6 +35,9 @@ from cellseg.train.windows import SIDE_PX, Window, teach_windows, write_windows
 
 WINDOWS, FIRST_LABEL = 5, 1_000_000
 
+REACH_PX = 192
+"""How far a cell of a window may reach out of it."""
+
 
 class Wanted(NamedTuple):
     """A set: its folder, which images, how it is counted before, and what is outlined."""
@@ -84,20 +87,24 @@ def mosaic(images: list[AnnotatedImage], path: Path) -> np.ndarray:
 
 
 def painted(folder: Path, labels: np.ndarray, windows: list[Window]) -> int:
-    """Correct the windows of a result as annotated; how many cells were painted."""
+    """Correct the windows of a result as annotated, each cell as a whole; how many were painted."""
     corrections, count = Corrections(load_result(folder)), 0
     step = corrections.result.frame.downsample
     for one in windows:
+        around = one.box.widened(REACH_PX).intersection(corrections.pyramid.extent)
         rows, columns = (
             np.minimum(((np.arange(low, high) + 0.5) * step).astype(int), length - 1)
             for low, high, length in (
-                (one.box.y0, one.box.y1, labels.shape[0]),
-                (one.box.x0, one.box.x1, labels.shape[1]),
+                (around.y0, around.y1, labels.shape[0]),
+                (around.x0, around.x1, labels.shape[1]),
             )
         )
-        wanted = labels[np.ix_(rows, columns)]
-        corrections.redraw((one.box.y0, one.box.x0), wanted)
-        count += len(np.unique(wanted[wanted > 0]))
+        truth, found = labels[np.ix_(rows, columns)], corrections.pyramid.levels[0].read(around)
+        window = one.box.inside(around)
+        cells = np.unique(truth[window][truth[window] > 0])
+        kept = np.where(np.isin(found, found[window]), 0, found)
+        corrections.redraw((around.y0, around.x0), np.where(np.isin(truth, cells), truth, kept))
+        count += len(cells)
     return count
 
 
