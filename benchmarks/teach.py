@@ -2,12 +2,13 @@
 
     python benchmarks/teach.py DATA [--sets t98g_phase,...] [--minutes 3] [--output teach/]
 
-DATA holds the sets' folders. Every other image of a set's val.json becomes a field of one mosaic,
-the "slide"; the rest are the images to be judged on. The slide is counted with the nuclei model,
+DATA holds the sets' folders; "membranes" is scikit-image's field, annotated by eye, in quarters
+(``ihc_nuclei.csv``). Every other image of a set's val.json becomes a field of one mosaic, the
+"slide"; the rest are the images to be judged on. The slide is counted with the nuclei model,
 windows are chosen, and in each the cells are painted as annotated, by the corrections that napari
 makes. The taught model then counts the other images through the whole of a count. Cells of counting
-chambers have ellipses for masks, made of boxes. At the end
-dsb2018 and tnbc are counted with the untaught model. Finished rows are not made again.
+chambers have ellipses for masks, made of boxes. At the end dsb2018 and tnbc are counted with the
+untaught model. Finished rows are not made again.
 """
 
 from __future__ import annotations
@@ -20,6 +21,11 @@ from typing import NamedTuple
 
 import click
 import numpy as np
+import pandas as pd
+import shapely
+from membranes import NUCLEI, ellipses
+from PIL import Image
+from skimage.data import immunohistochemistry
 from tifffile import imwrite
 
 import cellseg
@@ -58,8 +64,28 @@ SETS = {
     "t98g_phase": Wanted("t98g_phase", "", PHASE, "cell"),
     "human testis": Wanted("nuinsseg", "testis", load_protocol("he"), "nucleus"),
     "mouse spleen": Wanted("nuinsseg", "spleen", load_protocol("he"), "nucleus"),
+    "membranes": Wanted("membranes", "", load_protocol("ihc"), "nucleus"),
     "ldc_hemocytometer": Wanted("ldc_hemocytometer", "", CHAMBER, "cell"),
 }
+
+
+def membranes(folder: Path) -> None:
+    """Quarters of the field with brown membranes, as a set with ``val.json``."""
+    pixels: np.ndarray = immunohistochemistry()  # type: ignore[no-untyped-call]
+    side, images, rows = len(pixels) // 2, [], []
+    folder.mkdir(exist_ok=True)
+    drawn = ellipses(pd.read_csv(NUCLEI))
+    for number, (y, x) in enumerate([(0, 0), (0, side), (side, side), (side, 0)]):
+        name = f"{y}_{x}.png"
+        Image.fromarray(pixels[y : y + side, x : x + side]).save(folder / name)
+        images.append({"id": number, "file_name": name, "height": side, "width": side, "mpp": 0.5})
+        for part in shapely.intersection(drawn, shapely.box(x, y, x + side, y + side)):
+            if part.area:
+                corners = np.asarray(part.exterior.coords)[:-1] - (x, y)
+                rows.append({"id": len(rows), "image_id": number, "category_id": 1, "iscrowd": 0,
+                             "segmentation": [corners.ravel().tolist()]})  # fmt: skip
+    text = json.dumps({"images": images, "annotations": rows})
+    (folder / "val.json").write_text(text, encoding="utf-8")
 
 
 def mosaic(images: list[AnnotatedImage], path: Path) -> np.ndarray:
@@ -139,7 +165,9 @@ def rows_of(name: str, data: Path, home: Path, minutes: float) -> dict:
     """Count, correct, teach, count again."""
     wanted = SETS[name]
     home.mkdir(parents=True, exist_ok=True)
-    folder = data / wanted.folder
+    folder = home if name == "membranes" else data / wanted.folder
+    if folder == home:
+        membranes(folder)
     found = json.loads((folder / "val.json").read_text(encoding="utf-8"))
     entries = [one for one in found["images"] if wanted.named in one["file_name"]]
     for one in entries:
