@@ -107,6 +107,7 @@ class LocalMapper:
         finally:
             reading.shutdown(cancel_futures=True)
             network.shutdown(cancel_futures=True)
+            detector.free_memory()
         self.seconds = work.timer.seconds | detector.take_seconds()
 
 

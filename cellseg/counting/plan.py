@@ -124,8 +124,9 @@ def choose_assay(slide: Slide, request: CountRequest) -> Assay:
     channels, said = choose_channels(slide, look, request.channel)
     notes += said
     wanted, carried = request.protocol, None
-    card = None if str(request.model) in SHIPPED_MODELS else read_card(request.model)
-    if wanted is None and card is not None:
+    of_user = str(request.model) not in SHIPPED_MODELS
+    if wanted is None and of_user:
+        card = read_card(request.model)
         carried = card.protocol
         wanted = carried if card.base else None  # it was taught one kind of slide
 
@@ -134,10 +135,10 @@ def choose_assay(slide: Slide, request: CountRequest) -> Assay:
 
     protocol, said = choose_protocol(slide, counted, wanted, carried)
     own = _is_own(request.protocol)
-    is_shipped = card is None and not own
-    if card is not None and not own:
-        learned = card.protocol.dab_share if card.protocol else 1.0
-        protocol = protocol.changed(dab_share=learned)
+    is_shipped = not of_user and not own
+    if of_user and not own and protocol.dab_share < 1:
+        learned = read_card(request.model).protocol
+        protocol = protocol.changed(dab_share=learned.dab_share if learned else 1.0)
     return Assay(
         channels=channels,
         protocol=protocol,

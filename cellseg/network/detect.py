@@ -130,6 +130,10 @@ class MaskRCNNDetector(Detector):
         """Seconds by stage since the last call."""
         return self._timer.take()
 
+    def free_memory(self) -> None:
+        """See :meth:`Detector.free_memory`; the network stays loaded."""
+        self.network.free_memory()
+
     def batch_for(self, area_px: int) -> int:
         """How many tiles of an area go through the network together, by the free memory."""
         return self.network.batch_for(area_px)

@@ -151,6 +151,10 @@ class Detector(Protocol):
         """How many tiles of an area go through the network together."""
         return 1
 
+    def free_memory(self) -> None:
+        """Give back what is kept for the next tile."""
+        return None
+
     def take_seconds(self) -> dict[str, float]:
         """Seconds by stage since the last call, where they are measured."""
         return {}

@@ -101,5 +101,5 @@ class Inference(Protocol):
         return 1
 
     def free_memory(self) -> None:
-        """Give back what is kept for later, after memory ran out."""
+        """Give back what is kept for the next tile: after a slide, and where memory ran out."""
         return None

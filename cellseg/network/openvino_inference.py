@@ -132,6 +132,12 @@ class OpenVinoInference(Inference):
         with self._lock:
             return [self._one(image, wanted, timer) for image in images]
 
+    def free_memory(self) -> None:
+        """See :meth:`Inference.free_memory`: most of it is the graph of large tiles."""
+        with self._lock:
+            kept = {k: v for k, v in self._requests.items() if k[0] != "dense" or k[1] < 0}
+            self._requests = kept
+
     def _one(self, image: NDArray[np.float32], wanted: Wanted, timer: Timer) -> NetworkOutput:
         lap, extent = timer.laps(), (image.shape[0], image.shape[1])
         limits = Limits.for_area(extent[0] * extent[1])

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from cellseg.cli import doctor
-from cellseg.network import modelfile
+from cellseg.network import detect, modelfile
 
 ASKED = ("click>=8", 'napari>=0.6; extra == "napari"', 'sahi>=0.11; extra == "test"')
 
@@ -30,6 +30,7 @@ def test_all_is_well_here():
 
 def test_damaged_weights(monkeypatch):
     monkeypatch.setitem(modelfile.SHIPPED, "default", "0" * 64)
+    monkeypatch.setattr(detect, "_loaded", detect._loaded.__wrapped__)  # as in a new process
     done, found = asked()
     assert found["model"]["state"] == "fault"
     assert "damaged" in found["model"]["text"]
