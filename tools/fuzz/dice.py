@@ -96,11 +96,14 @@ def damaged(dice: Random, data: bytes, *, most: int = 4) -> bytes:
     return bytes(out)
 
 
+MOST_NODES = 1_000_000
+
+
 def _nodes(tree: Any) -> list[tuple[Any, Any]]:  # noqa: ANN401
-    """Every (container, key) of a JSON tree."""
+    """Every (container, key) of a JSON tree; of one that changes made huge the first ones."""
     found = []
     todo = [tree]
-    while todo:
+    while todo and len(found) < MOST_NODES:
         one = todo.pop()
         entries = one.items() if isinstance(one, dict) else enumerate(one)
         for key, child in entries:
