@@ -36,7 +36,7 @@ def contours(box: Box, mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
 
     (N, 2) of (x, y) in pixels, 0 at the corner of the image's first.
     """
-    from skimage.measure import find_contours  # late: with scipy it takes most of a second to load
+    from skimage.measure import find_contours  # late: it is loaded for outlines alone
 
     found = find_contours(np.pad(mask, 1).astype(np.float32), 0.5)  # type: ignore[no-untyped-call]
     return [line[:, ::-1] + (box.x0 - 0.5, box.y0 - 0.5) for line in found]
