@@ -134,6 +134,9 @@ class Viewer:
             return Reply.refused(HTTPStatus.NOT_FOUND)
         path = self._paths[int(head)]
         version = version_of(path)
+        gone = Reply.refused(HTTPStatus.GONE, "the result was changed; it is loaded anew")
+        if query.get("v", version) != version:
+            return gone
         try:
             found = reply(self._opened(path, version), rest, query)
         except CellsegError as error:
@@ -145,9 +148,7 @@ class Viewer:
             logger.exception("while answering")
             found = Reply.refused(HTTPStatus.INTERNAL_SERVER_ERROR)
         # What was read meanwhile, or could not be read, may be of another count.
-        if query.get("v", version) == version == version_of(path):
-            return found
-        return Reply.refused(HTTPStatus.GONE, "the result was changed; it is loaded anew")
+        return found if version_of(path) == version else gone
 
     def _of_result(self, one: OpenResult, rest: str, query: Query) -> Reply:
         if found := _TILE.fullmatch(rest):
