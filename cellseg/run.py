@@ -146,7 +146,7 @@ def save(corrections: Corrections, folder: Path | None = None) -> Result:
     SettingsError
         If it is being saved already. Edits meanwhile are refused in the same way.
     """
-    from cellseg.derive.corrections.save import write_corrected  # late: a count does without
+    from cellseg.derive.corrections.write import write_corrected  # late: a count does without
 
     automatic = corrections.result
     recipe = Recipe.of(automatic)

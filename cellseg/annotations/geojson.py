@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import shapely
 
-from cellseg.annotations.drawn import Drawing
+from cellseg.annotations.masks import Drawing
 from cellseg.annotations.region import Region, Regions, enclosed, stored_name
 from cellseg.errors import InputError, SettingsError, input_errors, line_of
 

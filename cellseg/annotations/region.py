@@ -1,4 +1,4 @@
-"""Regions of a slide: polygons that a person drew, with their names and classes."""
+"""Regions of a slide: polygons that a person drew, with their names and classes, or of tissue."""
 
 from __future__ import annotations
 
@@ -27,6 +27,11 @@ NAME_LENGTH = 100
 
 SEPARATOR = "; "
 """Between the names of several regions that hold a cell."""
+
+LONGEST_PX = 2048
+"""Masks with a longer side are drawn coarser."""
+
+TOLERANCE_PX = 0.3
 
 
 @dataclass(frozen=True)
@@ -291,3 +296,38 @@ def _distinct(names: Sequence[str]) -> list[str]:
             chosen = "" if trial in taken else trial
         given[chosen] = None
     return [*given]
+
+
+def tissue_outline(
+    mask: NDArray[np.bool_], *, downsample: float, within: tuple[int, int]
+) -> dict[str, object] | None:
+    """The outlines of a mask, holes included.
+
+    Parameters
+    ----------
+    mask : ndarray, bool, (h, w)
+    downsample : float
+        Level-0 pixels along a side of a mask pixel.
+    within : (int, int)
+        Height and width of the slide, level-0 pixels: the mask's last pixels may stand out of it.
+
+    Returns
+    -------
+    dict or None
+        A GeoJSON MultiPolygon of (x, y) in level-0 pixels, 0 at the corner of the first pixel,
+        as QuPath has it; None for an empty mask.
+    """
+    # Here and not above: with scipy behind it, it takes most of a second to load.
+    from skimage.measure import block_reduce, find_contours
+
+    step = -(-max(mask.shape) // LONGEST_PX)
+    mask = block_reduce(mask, step, np.mean) >= 0.5  # type: ignore[no-untyped-call]
+    pixel = downsample * step
+    contours = find_contours(np.pad(mask, 1).astype(np.float32), 0.5)  # type: ignore[no-untyped-call]
+    lines = [shapely.LineString((line[:, ::-1] - 0.5) * pixel) for line in contours]
+    drawn = shapely.simplify(
+        shapely.build_area(shapely.MultiLineString(lines)), TOLERANCE_PX * pixel
+    )
+    inside = shapely.clip_by_rect(drawn, 0, 0, *within[::-1])
+    found = polygons_of(shapely.set_precision(inside, 0.1))
+    return None if found.is_empty else dict(shapely.geometry.mapping(found))

@@ -160,9 +160,11 @@ def summarise_outcomes(
     """Write what a study of these images leaves; nothing where it has no home."""
     if home is None:
         return
-    from cellseg.study.folder import study_at  # late, as below: one image leaves no study
+    from cellseg.study.folder import (
+        study_at,  # late, as below: one image leaves no study
+        with_failures,
+    )
     from cellseg.study.rows import failed_row
-    from cellseg.study.summary import with_failures
 
     paths = [visible(str(outcome.image.absolute())) for outcome in outcomes]
     failed = [
@@ -184,7 +186,7 @@ def write_study_files(
 ) -> None:
     """Write a study's summary, and its table and page if wanted, and say where they are."""
     from cellseg.study.arrays import write_wells
-    from cellseg.study.summary import write_cells, write_summary
+    from cellseg.study.folder import write_cells, write_summary
 
     for line in study.unread:
         say(f"cellseg: {line}", err=True)

@@ -63,7 +63,7 @@ def at_once(requests: Sequence[CountRequest], jobs: int) -> Iterator[list[Run]]:
     try:
         with _undisturbed():
             counts = [pool.submit(_counted, request) for request in requests]
-        importlib.import_module("cellseg.study.summary")  # will be needed, and there is time now
+        importlib.import_module("cellseg.study.folder")  # will be needed, and there is time now
         yield [partial(_events_of, count) for count in counts]
     except BaseException:
         for process in active_children():

@@ -11,7 +11,7 @@ from cellseg.errors import Notice, hinted
 from cellseg.events import CountResult, Started
 from cellseg.progress import ProgressBar
 from cellseg.slide.formats import image_name
-from cellseg.table.regions import lines
+from cellseg.table.summary import lines
 
 if TYPE_CHECKING:
     from cellseg.events import Event

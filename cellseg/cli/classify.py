@@ -70,11 +70,10 @@ def classify(
     """
     # Imported late: it takes seconds, and --help needs none of it.
     from cellseg.cli._images import write_study_files
+    from cellseg.derive.classes import common_thresholds
     from cellseg.run import change
-    from cellseg.study.folder import load_study
+    from cellseg.study.folder import load_study, with_failures
     from cellseg.study.images import RESULT as ENDING
-    from cellseg.study.summary import with_failures
-    from cellseg.study.thresholds import common_thresholds
 
     markers = tuple(markers_of(measures, thresholds, names))
     given = {name for name, value in lesson.items() if value is not None}

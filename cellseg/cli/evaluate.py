@@ -17,9 +17,8 @@ from cellseg.errors import CellsegError, Notice, SettingsError
 from cellseg.text import visible
 
 if TYPE_CHECKING:
-    from cellseg.judge.calibration import Calibrated
     from cellseg.judge.centres import CentreEvaluation
-    from cellseg.judge.evaluate import Evaluation
+    from cellseg.judge.evaluate import Calibrated, Evaluation
 
 OUTLINES = ("F1@.5", "@.75", "accuracy@.5", "PQ", "AJI", "mask AP", "box AP", "area bias")
 """Columns that fit a terminal; the page has more."""

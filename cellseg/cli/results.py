@@ -188,8 +188,7 @@ def report(folder: Location, output: Path | None, parquet: bool) -> None:
     if isinstance(folder, Path) and not folder.is_dir():
         raise InputError(f"{folder}: {'is no folder' if folder.exists() else 'no such folder'}")
     from cellseg.cli._images import write_study_files
-    from cellseg.study.folder import study_at
-    from cellseg.study.summary import with_failures
+    from cellseg.study.folder import study_at, with_failures
 
     with study_at(folder, report=True, parquet=parquet) as found:
         study = with_failures(found)

@@ -12,7 +12,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 import cellseg
-from cellseg.annotations.tissue_outline import tissue_outline
+from cellseg.annotations.region import tissue_outline
 from cellseg.counting.choice import model_for
 from cellseg.counting.plan import Plan
 from cellseg.counting.quality import JudgedSlide, judge_slide, packed_units

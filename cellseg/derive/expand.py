@@ -19,8 +19,7 @@ from cellseg.slide import Slide
 from cellseg.stain.dyes import Dyes
 from cellseg.table import Column, Scale
 from cellseg.table.around import AroundSums, ChannelPixels, around_columns
-from cellseg.table.follow import ChannelGround, follow, halo_px
-from cellseg.table.grow import BLOCK_PX, grown_blocks
+from cellseg.table.grow import BLOCK_PX, ChannelGround, follow, grown_blocks, halo_px
 
 USUAL_UM, USUAL_DIAMETERS = 15.0, 2.0
 """How far nuclei grow over a channel unless given; nuclear diameters without a pixel size."""

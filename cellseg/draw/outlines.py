@@ -15,7 +15,7 @@ from cellseg.errors import InputError, RegionError
 from cellseg.geometry import Box, Frame
 from cellseg.result import Ground, Result, class_codes
 from cellseg.result.labels import labels_at
-from cellseg.table.regions import counted
+from cellseg.table.summary import counted
 from cellseg.text import visible
 
 CROPS = 12

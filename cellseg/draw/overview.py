@@ -20,7 +20,7 @@ from cellseg.draw.lines import draw_borders, draw_edges
 from cellseg.draw.sheet import INK, MUTED, Panel, Sheet, font, scale_bar, shortened
 from cellseg.result import Result
 from cellseg.slide import Slide
-from cellseg.table.regions import counted
+from cellseg.table.summary import counted
 from cellseg.text import visible
 
 MAX_PANEL_PX = 900

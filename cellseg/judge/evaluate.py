@@ -8,16 +8,18 @@ larger than the halo, joined from parts, may differ.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from cellseg.annotations.coco import DataSet, join, judgeable, read_coco
+from cellseg.annotations.compare import FEWEST_IMAGES, SCORES, best_threshold
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.counting.choice import model_for
 from cellseg.counting.plan import Plan, choose_assay, make_plan
@@ -26,7 +28,6 @@ from cellseg.counting.stages import SlideCount
 from cellseg.errors import Notice, SettingsError
 from cellseg.geometry import Box, Frame
 from cellseg.instances import Instances
-from cellseg.judge.calibration import Calibrated, calibrate, refuse_few
 from cellseg.judge.judged import (
     Judged,
     Scores,
@@ -43,6 +44,8 @@ from cellseg.result.labels import labels_at
 from cellseg.slide import Slide, open_slide
 
 LOWEST_SCORE = 0.05
+
+MOST_FOLDS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,3 +298,78 @@ def _on_image(cells: Instances, frame: Frame, extent: tuple[int, int]) -> Instan
             boxes.append((rows.start, columns.start, rows.stop, columns.stop))
             masks.append(labels[place] == index + 1)
     return Instances.build(boxes, cells.scores[kept].tolist(), cells.classes[kept].tolist(), masks)
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A threshold for counting.
+
+    Attributes
+    ----------
+    score : float
+        By :func:`~cellseg.annotations.compare.best_threshold`.
+    bias, held_out_bias : float
+        Relative error of the pooled count, on the same images, and with each image counted at the
+        threshold that the others ask for.
+    interval : (float, float)
+        95 % of true / counted of an image that the threshold was not chosen on, weighted by its
+        objects: a count times these two factors is an interval for the true number.
+    """
+
+    score: float
+    bias: float
+    held_out_bias: float
+    interval: tuple[float, float]
+
+
+def calibrate(images: Sequence[Judged]) -> Calibrated:
+    """Choose the threshold, and measure by cross-validation what it is worth.
+
+    Images must be counted down to a score below those that are tried.
+
+    SettingsError if there are fewer than :data:`FEWEST_IMAGES` images or no objects.
+    """
+    truth = np.array([len(image.truth) for image in images], np.int64)
+    total = int(truth.sum())
+    refuse_few(len(images), total)
+    counts = np.array([[int(image.at(score).sum()) for image in images] for score in SCORES])
+    best = best_threshold(counts, truth)
+    held_out = _held_out(counts, truth)
+    return Calibrated(
+        score=SCORES[best],
+        bias=float(counts[best].sum() / total - 1),
+        held_out_bias=float(held_out.sum() / total - 1),
+        interval=_interval(truth, held_out),
+    )
+
+
+def refuse_few(images: int, objects: int) -> None:
+    """Raise a SettingsError if there are fewer than :data:`FEWEST_IMAGES` images or no objects."""
+    if images < FEWEST_IMAGES or not objects:
+        raise SettingsError(
+            f"nothing to calibrate on: expected at least {FEWEST_IMAGES} images with objects, got "
+            f"{images} images with {objects} objects"
+        )
+
+
+def _held_out(counts: NDArray[np.int64], truth: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each image's count at the threshold that images of the other folds ask for, (I,)."""
+    # Alternate by size, so that each fold has images with few and with many objects.
+    fold = np.empty(len(truth), np.int64)
+    fold[np.argsort(truth, kind="stable")] = np.arange(len(truth)) % min(MOST_FOLDS, len(truth))
+    held_out = np.empty_like(truth)
+    for number in np.unique(fold):
+        inside = fold == number
+        held_out[inside] = counts[best_threshold(counts[:, ~inside], truth[~inside])][inside]
+    return held_out
+
+
+def _interval(truth: NDArray[np.int64], found: NDArray[np.int64]) -> tuple[float, float]:
+    """Weighted 2.5 and 97.5 % quantiles of true / counted; half an object keeps them finite."""
+    ratio = np.asarray((truth + 0.5) / (found + 0.5), dtype=np.float64)
+    order = np.argsort(ratio, kind="stable")
+    share = np.cumsum(truth[order]) / truth.sum()
+    rows = np.minimum(np.searchsorted(share, [0.025, 0.975]), len(order) - 1)
+    low, high = (float(value) for value in ratio[order[rows]])
+    # The chosen threshold itself is inside, however small the sample.
+    return min(low, 1.0), max(high, 1.0)

@@ -7,9 +7,8 @@ people see of them in :mod:`cellseg.draw`; this room imports neither.
 
 from cellseg.result.change import Change, add_file, changing
 from cellseg.result.folder import ResultFolder
-from cellseg.result.ground import Ground
 from cellseg.result.labels import labels_at
-from cellseg.result.result import Result, load_result
+from cellseg.result.result import Ground, Result, load_result
 from cellseg.result.table import Table, class_codes, table_writer
 
 __all__ = [

@@ -20,12 +20,10 @@ from cellseg.annotations.region import Regions
 from cellseg.errors import ExistingResultError, InputError, OutputError, output_errors
 from cellseg.geometry import Frame
 from cellseg.result import publish
-from cellseg.result.change import Change
+from cellseg.result.change import Change, FolderLock
 from cellseg.result.files import plain, write_json
 from cellseg.result.journal import JOURNAL_NAME, Journal
-from cellseg.result.labels import write_labels
-from cellseg.result.lock import FolderLock
-from cellseg.result.quality import write_quality
+from cellseg.result.labels import write_labels, write_quality
 from cellseg.result.result import Result, is_ours, load_result
 from cellseg.result.table import table_writer
 from cellseg.storage import Location, has_same_content, is_another

@@ -1,4 +1,4 @@
-"""The names of a result's files, and their way from the staging folder to these names.
+"""A result's files: names, what ``run.json`` holds, the way from the staging folder to these names.
 
 Everything is written and synced under ``.partial``; then a file ``READY`` says that the whole
 is complete; then an older result steps aside, ``run.json`` first, and each part goes to its final
@@ -14,9 +14,12 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, field_validator
 
 from cellseg.errors import InputError, sync
+from cellseg.geometry import Frame
 from cellseg.result.files import (
     is_bare_name,
     own_file,
@@ -27,8 +30,9 @@ from cellseg.result.files import (
     write_json,
 )
 from cellseg.result.labels import label_token
+from cellseg.table.summary import Summary
 
-STAGING = ".partial"
+STAGING, LOCK_NAME = ".partial", ".cellseg.lock"
 TABLE, LABELS, RUN, OVERVIEW = "cells.csv", "labels.ome.zarr", "run.json", "overview.png"
 MEASURED, RECIPE, DERIVED = "measured.parquet", "recipe.json", "derived.parquet"
 """What counting measured; what people decided; the columns that follow from both."""
@@ -39,7 +43,7 @@ DRAWN, WINDOWS = "drawn.geojson", "windows.geojson"
 """Regions that people drew on the finished result, and windows that they should correct; no count
 and no change touches them."""
 QUALITY = "quality.png"
-"""What is wrong where on the slide: see :mod:`cellseg.result.quality`."""
+"""What is wrong where on the slide: see :mod:`cellseg.result.labels`."""
 
 CELLS = "cells.ome.zarr"
 """The cells around the nuclei, of an expanded result."""
@@ -220,3 +224,55 @@ def changed(
         if not same:
             return name
     return None
+
+
+class _ColumnRecord(BaseModel):
+    name: str
+    dtype: Literal["bool", "int64", "float32", "float64", "str"]
+
+
+class _TableRecord(BaseModel):
+    columns: list[_ColumnRecord]
+    class_names: list[str]
+
+    @field_validator("columns")
+    @classmethod
+    def _named_once(cls, columns: list[_ColumnRecord]) -> list[_ColumnRecord]:
+        if len({column.name for column in columns}) < len(columns):
+            raise ValueError("a column is named twice")
+        return columns
+
+
+class _FoundRecord(_TableRecord):
+    counted: dict[str, Any] = {}
+    types: list[str] = []
+    doubts: list[str] = []
+    warnings: list[str] = []
+    interval: tuple[float, float] | None = None
+    tissue_mm2: float | None = None
+    tissue_mm2_in_regions: list[float] | None = None
+    skipped_share: float | None = None
+
+
+class _ProtocolRecord(BaseModel):
+    score: float | None = None
+
+
+class _SettingsRecord(BaseModel):
+    channels: list[str] | None = None
+
+
+class _SpatialRecord(BaseModel):
+    by_class: list[str] = []
+    within: float | None = None
+
+
+class RunRecord(_TableRecord):
+    """What of ``run.json`` is used without another look at it."""
+
+    found: _FoundRecord
+    frame: Frame
+    protocol: _ProtocolRecord = _ProtocolRecord()
+    settings: _SettingsRecord = _SettingsRecord()
+    spatial: _SpatialRecord | None = None
+    summary: Summary | None = None

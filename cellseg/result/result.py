@@ -16,16 +16,12 @@ from numpy.typing import NDArray
 from cellseg.annotations.geojson import read_regions
 from cellseg.annotations.region import Region, Regions
 from cellseg.errors import InputError, Notice, OutputError, line_of
-from cellseg.geometry import Frame, LazyArray
+from cellseg.geometry import Box, Frame, LazyArray
 from cellseg.palette import RGB, as_rgb, colours
 from cellseg.result import publish
 from cellseg.result.files import own_file, read_json, validated
-from cellseg.result.ground import Ground
 from cellseg.result.journal import JOURNAL_FILES, JOURNAL_NAME
-from cellseg.result.labels import label_token, open_labels
-from cellseg.result.lock import LOCK_NAME
-from cellseg.result.quality import read_quality
-from cellseg.result.record import RunRecord
+from cellseg.result.labels import label_token, open_labels, read_quality
 from cellseg.result.table import Table
 from cellseg.slide import Slide, open_slide
 from cellseg.slide.formats import has_ending, image_name, well_of
@@ -335,7 +331,7 @@ def load_result(folder: str | Path) -> Result:
         raise InputError(f"{path}: {publish.RUN} is not one of cellseg's")
     if run.get("format_version") != publish.FORMAT_VERSION:
         raise InputError(f"{path}: written by another version of cellseg")
-    frame = validated(RunRecord, run, record).frame
+    frame = validated(publish.RunRecord, run, record).frame
     if max(frame.height, frame.width, frame.lattice_height, frame.lattice_width) > MAX_SIDE_PX:
         raise InputError(f"{record}: is damaged: its sides have at most {MAX_SIDE_PX:,} px")
     result = Result(path, run=run, frame=frame)
@@ -354,9 +350,42 @@ def is_ours(folder: Path) -> bool:
         if publish.RUN in names and label_token(folder, publish.LABELS) is not None:
             return True
     return (
-        bool(names & {LOCK_NAME, JOURNAL_NAME})
+        bool(names & {publish.LOCK_NAME, JOURNAL_NAME})
         or publish.published(folder) is not None
         or publish.is_ready(folder)
         # What a run leaves whose folder was removed under it, or whose journal is damaged.
         or (bool(names) and names <= {publish.STAGING, *JOURNAL_FILES})
     )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Ground:
+    """The open slide under the outlines, with the channels and the intensity scale of the run.
+
+    ``title`` stands above pictures.
+    """
+
+    slide: Slide
+    channels: tuple[int, ...]
+    normaliser: Normaliser
+    title: str = ""
+
+    @property
+    def is_dark(self) -> bool:
+        """Whether the background is dark, as in fluorescence."""
+        return self.normaliser.light == "fluorescence"
+
+    def read(self, box: Box, pixel: float) -> NDArray[np.uint8]:
+        """RGB, (H, W, 3), of a box on the lattice of ``pixel`` level-0 px a pixel."""
+        raw = self.slide.read(box, downsample=pixel, channels=self.channels)
+        return np.round(self.normaliser.apply(raw) * 255).astype(np.uint8)
+
+    def overview(self) -> tuple[NDArray[np.uint8], float]:
+        """The whole slide, small: RGB, (H, W, 3), and level-0 pixels along a side of its pixels.
+
+        It has an intensity scale of its own.
+        """
+        pixels, downsample = self.slide.overview()
+        pixels = pixels[..., list(self.channels)]
+        seen = Normaliser.fit(pixels, self.normaliser.light).apply(pixels)
+        return np.round(seen * 255).astype(np.uint8), downsample

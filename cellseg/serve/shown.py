@@ -28,13 +28,13 @@ from cellseg.errors import CellsegError, InputError, SettingsError
 from cellseg.geometry import Box
 from cellseg.palette import as_hex
 from cellseg.result import Ground, class_codes, load_result
+from cellseg.result.labels import COLOURS
 from cellseg.result.publish import CORRECTIONS, DRAWN, OVERVIEW, RUN
-from cellseg.result.quality import COLOURS
 from cellseg.serve.tiles import enlarged, is_coarse, is_costly, mask_tile, whole_slide
 from cellseg.slide import ChunkCache
 from cellseg.stain.quality import NAMES, UNIT_PX
 from cellseg.storage import Location
-from cellseg.table.regions import told
+from cellseg.table.summary import told
 from cellseg.text import visible
 
 TILE_PX = 256

@@ -17,9 +17,8 @@ from cellseg.palette import as_hex
 from cellseg.result import Result
 from cellseg.slide.formats import plate_of, well_of
 from cellseg.storage import Location
-from cellseg.study.folder import WELLS, Study
+from cellseg.study.folder import WELLS, Study, write_table
 from cellseg.study.rows import SummaryRow
-from cellseg.study.summary import write_table
 from cellseg.text import visible
 
 MOST_SIDE = 100

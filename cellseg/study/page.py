@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator, Mapping
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cellseg.draw import SCALE_KEY, parts_of
 from cellseg.draw.page import render_page
 from cellseg.errors import CellsegError, OutputError, output_errors, writing
 from cellseg.palette import as_hex
 from cellseg.result import Result
+from cellseg.result.files import own_file
 from cellseg.result.publish import HISTOGRAM, OUTLINES, OVERVIEW, TABLE
 from cellseg.storage import Location
 from cellseg.study.arrays import core_maps, well_maps
 from cellseg.study.folder import REPORT, Study
-from cellseg.study.pictures import thumbnails
 from cellseg.study.rows import QUALITY, SummaryRow
-from cellseg.study.sizes import HEIGHT, WIDTH, Axis
-from cellseg.table.regions import counted
+from cellseg.table.summary import counted
 from cellseg.text import visible
 
 PICTURES_BYTES = 4_400_000
@@ -28,6 +37,23 @@ PICTURES_BYTES = 4_400_000
 _MOST_EACH, _LEAST_EACH = 200_000, 4_000
 _LINKS = {OUTLINES: "outlines", OVERVIEW: "overview", HISTOGRAM: "histogram", TABLE: "table"}
 _MARK = 'name="generator" content="cellseg '
+BINS = 40
+WIDTH, HEIGHT = 600, 30
+
+_STEPS = (
+    (480, 320, 78),
+    (420, 280, 68),
+    (360, 220, 58),
+    (280, 160, 48),
+    (200, 120, 40),
+    (120, 80, 35),
+)
+"""Sides of the outlines and of the density maps, and the quality, from the best on."""
+
+_WHOLE_PX = 600
+"""Of a field that is larger the middle is shown, so that outlines stay visible."""
+
+_MOST_MAPS = 6
 
 
 def write_study(study: Study, path: Path | None = None) -> Location:
@@ -217,3 +243,119 @@ def _links(folder: Path, page: Path) -> Iterator[tuple[str, str]]:
     for name, text in _LINKS.items():
         if (folder / name).is_file():
             yield text, quote(f"./{home}/{name}")
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """Areas of a column of the table, on a scale of ratios."""
+
+    unit: str
+    column: str
+    low: float
+    high: float
+
+    @classmethod
+    def over(cls, rows: Sequence[SummaryRow], *, unit: str, column: str) -> Axis:
+        """One that holds nine of ten cells of each slide, with as much again on either side."""
+        low = min(row[f"{column}_p05"] for row in rows) / 2
+        high = max(row[f"{column}_p95"] for row in rows) * 2
+        return cls(unit, column, max(low, high / 1e4), high)
+
+    def place(self, area: float) -> float:
+        """From 0 at the left to 1 at the right."""
+        return math.log(area / self.low) / math.log(self.high / self.low)
+
+    def ticks(self) -> list[float]:
+        """1, 2 and 5 × 10ⁿ; of a long axis only 10ⁿ."""
+        powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+        steps = (1, 2, 5) if self.high / self.low < 300 else (1,)
+        found = [step * 10.0**power for power in powers for step in steps]
+        return [area for area in found if self.low * 1.05 <= area <= self.high / 1.05]
+
+    def drawing(self, result: Result, palette: dict[str, str], median: float) -> dict[str, Any]:
+        """``outlines``, a colour and an SVG's path a class; ``median``, the place of its line.
+
+        Cells beyond the axis are in its end bins.
+        """
+        table = result.table.load(["class", self.column])
+        areas = np.clip(table[self.column].to_numpy(np.float64), self.low, self.high)
+        edges, names = np.geomspace(self.low, self.high, BINS + 1), table["class"]
+        counts = {
+            visible(str(name)): np.histogram(areas[(names == name).to_numpy()], edges)[0]
+            for name in names.unique()
+        }
+        top = max(int(one.max()) for one in counts.values())
+        return {
+            "outlines": [
+                (colour, _outline(counts[name], top))
+                for name, colour in palette.items()
+                if name in counts
+            ],
+            "median": WIDTH * min(max(self.place(median), 0), 1),
+        }
+
+
+def _outline(counts: NDArray[np.int64], top: int) -> str:
+    step = WIDTH / BINS
+    heights = HEIGHT - 1 - (HEIGHT - 2) * counts / top
+    steps = "".join(
+        f"V{height:.1f}H{step * (number + 1):.0f}" for number, height in enumerate(heights)
+    )
+    return f"M0 {HEIGHT - 1}{steps}V{HEIGHT - 1}Z"
+
+
+class Thumbnail(NamedTuple):
+    """A picture of a page: its ``data:`` address, what it shows, and the line below it."""
+
+    data: str
+    about: str
+    caption: str
+
+
+def thumbnails(outlines: Path, overview: Path, *, most_bytes: int) -> list[Thumbnail]:
+    """The densest place (or the field) with its outlines, the density map, and those of classes.
+
+    Pictures may be missing or damaged. What does not fit in ``most_bytes`` (of all together, base64
+    included) at the smallest size is left out.
+    """
+    parts, _ = _parts(outlines)
+    fields = [(_middle(part), "masks outlined", "Outlines") for part in parts[:1]]
+    parts, scale = _parts(overview)
+    first, *others = scale.splitlines() or [""]
+    brightest = f"Density, brightest: {first}" if first else "Density"
+    maps = [(part, "density of the cells", brightest) for part in parts[1:2]]
+    maps += [
+        (part, f"density, {said}", f"Density of {said}")
+        for part, said in zip(parts[2:], others[:_MOST_MAPS], strict=False)
+    ]
+    for side, small, quality in _STEPS:
+        found = [Thumbnail(_data(image, side, quality), *said) for image, *said in fields]
+        found += [Thumbnail(_data(image, small, quality), *said) for image, *said in maps]
+        if sum(len(one.data) for one in found) <= most_bytes:
+            return found
+    return []
+
+
+def _parts(path: Path) -> tuple[list[Image.Image], str]:
+    """The parts of a picture (twice the whole where it does not say them), and its scale."""
+    # Decoders raise whatever they like.
+    with suppress(Exception), Image.open(own_file(path.parent, path.name)) as image:
+        image.load()
+        boxes = parts_of(image) or [(0, 0, *image.size)] * 2
+        whole = image.convert("RGB")
+        return [whole.crop(box) for box in boxes], str(image.info.get(SCALE_KEY, ""))
+    return [], ""
+
+
+def _middle(image: Image.Image) -> Image.Image:
+    width, height = (min(side, _WHOLE_PX) for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def _data(image: Image.Image, side: int, quality: int) -> str:
+    small = image.copy()
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    out = BytesIO()
+    small.save(out, "WEBP", quality=quality, method=4)
+    return f"data:image/webp;base64,{b64encode(out.getvalue()).decode()}"

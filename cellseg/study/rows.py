@@ -12,8 +12,7 @@ from cellseg.errors import InputError, SettingsError
 from cellseg.result import Result
 from cellseg.slide.formats import well_of
 from cellseg.table.doubts import FEWEST, MOST_UNKNOWN, Expected, SlideQuality
-from cellseg.table.regions import RegionSummary
-from cellseg.table.summary import Summary
+from cellseg.table.summary import RegionSummary, Summary
 from cellseg.text import visible
 
 SummaryRow = dict[str, Any]

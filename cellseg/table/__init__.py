@@ -6,7 +6,6 @@ arrays to columns and totals; reading slides belongs to ``slide``, and files to 
 """
 
 from cellseg.table._columns import REGION, Column, Scale, channel_slugs, columns
-from cellseg.table._intensity import dab_density
-from cellseg.table._table import measure
+from cellseg.table._measure import dab_density, measure
 
 __all__ = ["REGION", "Column", "Scale", "channel_slugs", "columns", "dab_density", "measure"]

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from cellseg.protocol import Stain
 from cellseg.stain.dyes import Dyes
 from cellseg.table._columns import Column, Scale, channel_slugs, densities
-from cellseg.table._intensity import optical_densities, unmixed
-from cellseg.table._pixels import Floats
+from cellseg.table._measure import optical_densities, unmixed
+from cellseg.table._shape import Floats
 
 _PARTS = {
     "cell": "the cell: the nucleus and the cytoplasm around it",

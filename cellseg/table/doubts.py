@@ -14,8 +14,7 @@ from pydantic import Field, TypeAdapter
 
 from cellseg.errors import Notice
 from cellseg.stain.quality import NAMES
-from cellseg.table.regions import AreaStatistics
-from cellseg.table.summary import Summary
+from cellseg.table.summary import AreaStatistics, Summary
 
 FEWEST = 20
 """Sizes of fewer cells say nothing."""

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cellseg.annotations.region import Regions
 from cellseg.table._columns import Column, channel_slugs
-from cellseg.table._pixels import Floats
+from cellseg.table._shape import Floats
 
 if TYPE_CHECKING:
     from scipy.spatial import cKDTree

@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.annotations.coco import UNSEEN_PX, shown_faults, write_pixels
-from cellseg.annotations.drawn import Drawing, Drawn, read_rois
 from cellseg.annotations.geojson import read_geojson
-from cellseg.annotations.masks import Outline, annotation, tight
+from cellseg.annotations.masks import Drawing, Drawn, Outline, annotation, read_rois, tight
 from cellseg.errors import InputError, OutputError, SettingsError, input_errors, writing
 from cellseg.geometry import Box
 from cellseg.slide import Slide, open_slide, slide_name

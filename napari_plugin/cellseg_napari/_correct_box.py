@@ -19,8 +19,7 @@ from cellseg.derive.corrections import Corrections, Edit, export_training
 from cellseg.errors import CellsegError, SettingsError
 from cellseg.geometry import Box
 from cellseg.result import Result
-from cellseg.table.regions import counted
-from cellseg.table.summary import Summary
+from cellseg.table.summary import Summary, counted
 from cellseg_napari._inspect import Inspector
 from cellseg_napari._opened import KEY, ROLE, Opened, camera_of
 from cellseg_napari._reader import placed

@@ -14,8 +14,7 @@ from cellseg.derive.derive import totals_in
 from cellseg.derive.places import drawn_regions, keep_drawn
 from cellseg.draw import borders
 from cellseg.palette import RGB
-from cellseg.table.regions import lines
-from cellseg.table.summary import Summary, summarised
+from cellseg.table.summary import Summary, lines, summarised
 from cellseg.text import visible
 from cellseg_napari._levels import label_levels
 from cellseg_napari._opened import KEY, ROLE, Opened, camera_of, refresh

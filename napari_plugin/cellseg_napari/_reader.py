@@ -312,7 +312,7 @@ def show_windows(viewer: ViewerModel, result: Result) -> None:
 
 def _quality_layer(result: Result) -> LayerData | None:
     """Places with a fault of the slide; None where all is well."""
-    from cellseg.result.quality import COLOURS
+    from cellseg.result.labels import COLOURS
     from cellseg.stain.quality import NAMES, UNIT_PX
 
     codes, frame = result.quality(), result.frame

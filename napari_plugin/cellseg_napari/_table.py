@@ -16,7 +16,7 @@ from qtpy.QtCore import (
 )
 from qtpy.QtWidgets import QAbstractItemView, QTableView
 
-from cellseg.table.regions import told
+from cellseg.table.summary import told
 from cellseg_napari._inspect import MARKED, Inspector
 from cellseg_napari._opened import Opened
 from cellseg_napari._panel import attempt

@@ -19,8 +19,7 @@ from cellseg.protocol import load_protocol
 from cellseg.result import load_result
 from cellseg.serve import Viewer, read_results
 from cellseg.stain.quality import GOOD, OUT_OF_FOCUS
-from cellseg.study.folder import load_study
-from cellseg.study.summary import write_summary
+from cellseg.study.folder import load_study, write_summary
 
 SIDE, SHARP = 768, 512
 

@@ -20,8 +20,7 @@ from cellseg.counting.request import CountRequest
 from cellseg.errors import InputError, Notice, SettingsError
 from cellseg.instances import Instances
 from cellseg.judge.evaluate import EvaluateRequest, Evaluation, ImageDone, evaluate
-from cellseg.judge.fates import fates, tally
-from cellseg.judge.judged import Judged
+from cellseg.judge.judged import Judged, fates, tally
 from cellseg.judge.report import sample, worst_images, write_report
 from cellseg.network.detector import DetectorInfo
 from cellseg.protocol import load_protocol

@@ -9,7 +9,7 @@ import pytest
 from squares import FOUND, TRUTH, overlaps, squares
 
 from cellseg.instances import Instances
-from cellseg.judge.calibration import calibrate
+from cellseg.judge.evaluate import calibrate
 from cellseg.judge.figures import IOUS, Segmentation, count_error, size_error
 from cellseg.judge.judged import Judged
 from cellseg.protocol import load_protocol

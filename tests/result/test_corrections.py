@@ -19,8 +19,8 @@ from cellseg.derive.corrections import (
     PatchedPyramid,
     export_training,
 )
-from cellseg.derive.corrections.save import corrected_path
-from cellseg.derive.corrections.shapes import joined, split_along, split_in_two
+from cellseg.derive.corrections.session import joined, split_along, split_in_two
+from cellseg.derive.corrections.write import corrected_path
 from cellseg.errors import InputError, OutputError, SettingsError
 from cellseg.geometry import Box
 from cellseg.protocol import load_protocol
@@ -437,7 +437,7 @@ def test_painting_is_seen_at_every_level_and_only_where_it_was_painted():
 
 
 def test_what_was_painted_outlives_the_chunks_that_stay_decoded(monkeypatch):
-    monkeypatch.setattr("cellseg.derive.corrections.pyramid.DECODED", 2)
+    monkeypatch.setattr("cellseg.derive.corrections.cells.DECODED", 2)
     levels = [np.zeros((4100 // 2**n, 4100 // 2**n), np.uint32) for n in range(3)]
     pyramid = PatchedPyramid(levels)
     rng = np.random.default_rng(5)
@@ -540,8 +540,8 @@ def test_training_windows_hold_what_was_edited(corrections, tmp_path, monkeypatc
         export_training(corrections, tmp_path / "one", regions=[Box(10, 20, 110, 180)])
     ).images
     assert field.pixels.shape[:2] == (100, 160)
-    monkeypatch.setattr("cellseg.derive.corrections.training.WHOLE_PX", 100)
-    monkeypatch.setattr("cellseg.derive.corrections.training.WINDOW_PX", 64)
+    monkeypatch.setattr("cellseg.derive.corrections.write.WHOLE_PX", 100)
+    monkeypatch.setattr("cellseg.derive.corrections.write.WINDOW_PX", 64)
     corrections.classify([1, len(corrections.rows)], "other")
     data = read_coco(export_training(corrections, tmp_path / "data"))
     assert sum(int((image.classes == 1).sum()) for image in data.images) >= 2

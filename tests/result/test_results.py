@@ -675,8 +675,7 @@ def test_export_names_stay_in_the_folder(name):
 def test_tissue_outlines_have_their_holes():
     import shapely
 
-    from cellseg.annotations.region import Region
-    from cellseg.annotations.tissue_outline import tissue_outline
+    from cellseg.annotations.region import Region, tissue_outline
 
     mask = np.zeros((60, 80), bool)
     mask[10:50, 5:45] = True

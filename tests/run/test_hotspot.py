@@ -19,9 +19,8 @@ from cellseg.errors import SettingsError
 from cellseg.protocol import Marker, load_protocol
 from cellseg.result import load_result
 from cellseg.run import change
-from cellseg.study.folder import load_study
+from cellseg.study.folder import load_study, write_summary
 from cellseg.study.page import write_study
-from cellseg.study.summary import write_summary
 from cellseg.table.hotspot import HotSpot
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=256, largest_cell_um=20.0)

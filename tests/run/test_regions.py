@@ -22,7 +22,7 @@ from cellseg.network.tissue import TissueMask
 from cellseg.protocol import load_protocol
 from cellseg.result import load_result
 from cellseg.run import Started, save
-from cellseg.table.regions import lines
+from cellseg.table.summary import lines
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
 MPP = 0.5

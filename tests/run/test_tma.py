@@ -18,9 +18,8 @@ from cellseg.annotations.region import Region, Regions
 from cellseg.counting.request import CountRequest
 from cellseg.errors import Notice, SettingsError
 from cellseg.protocol import load_protocol
-from cellseg.study.folder import load_study
+from cellseg.study.folder import load_study, write_summary
 from cellseg.study.page import write_study
-from cellseg.study.summary import write_summary
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=256, largest_cell_um=20.0)
 

@@ -16,9 +16,8 @@ from cellseg.derive.places import keep_drawn
 from cellseg.export import export
 from cellseg.result import load_result
 from cellseg.serve import Server, Viewer, read_results
-from cellseg.study.folder import load_study
+from cellseg.study.folder import load_study, write_summary
 from cellseg.study.page import write_study
-from cellseg.study.summary import write_summary
 
 READY = "html[data-slide=shown][data-masks=shown]"
 

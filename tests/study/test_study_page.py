@@ -17,8 +17,7 @@ from cellseg.draw import write_png
 from cellseg.errors import OutputError
 from cellseg.palette import as_hex, colours
 from cellseg.study.folder import Study, load_study
-from cellseg.study.page import PICTURES_BYTES, write_study
-from cellseg.study.pictures import thumbnails
+from cellseg.study.page import PICTURES_BYTES, thumbnails, write_study
 from cellseg.study.rows import checks, failed_row
 
 NASTY = "<script>window.ran=1<script>.tif"

@@ -13,9 +13,8 @@ from study.made import made
 
 from cellseg.errors import InputError, OutputError
 from cellseg.result import load_result
-from cellseg.study.folder import load_study
+from cellseg.study.folder import load_study, with_failures, write_cells, write_summary
 from cellseg.study.rows import failed_row
-from cellseg.study.summary import with_failures, write_cells, write_summary
 from cellseg.text import from_cell
 
 

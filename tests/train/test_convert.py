@@ -329,7 +329,7 @@ def test_bad_geojson_is_one_line(tmp_path, said, content, word):
 @pytest.mark.parametrize(
     ("limit", "word"),
     [
-        ("cellseg.annotations.drawn.MOST_PX", "spans 10 × 10 px, more than"),
+        ("cellseg.annotations.masks.MOST_PX", "spans 10 × 10 px, more than"),
         ("cellseg.train.convert.MOST_MASKS_PX", "together span more than 90 px"),
     ],
 )

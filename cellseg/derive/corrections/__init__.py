@@ -5,9 +5,9 @@ one, as they are made; saved, they leave a second result, ``NAME.corrected.cells
 :func:`export_training` turns both into training data.
 """
 
+from cellseg.derive.corrections.cells import PatchedLevel, PatchedPyramid
 from cellseg.derive.corrections.edit import Edit
-from cellseg.derive.corrections.pyramid import PatchedLevel, PatchedPyramid
 from cellseg.derive.corrections.session import Corrections
-from cellseg.derive.corrections.training import export_training
+from cellseg.derive.corrections.write import export_training
 
 __all__ = ["Corrections", "Edit", "PatchedLevel", "PatchedPyramid", "export_training"]

@@ -1,28 +1,32 @@
-"""Correcting one result: edits, undo and redo, kept in ``corrections.json`` as they are made."""
+"""Correcting one result: edits, undo and redo, and the masks of splitting and merging.
+
+scikit-image's heavier parts are loaded when they are needed: a viewer opens results with this.
+"""
 
 from __future__ import annotations
 
 import getpass
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from scipy import ndimage
 
 from cellseg.derive.corrections.cells import CorrectedCells
-from cellseg.derive.corrections.edit import CellChange, ClassName, Edit, EditedCell, Kind
-from cellseg.derive.corrections.shapes import joined, refuse_apart, split_along, split_in_two
-from cellseg.errors import InputError, OutputError, SettingsError, output_errors, writing
+from cellseg.derive.corrections.edit import CellChange, Edit, EditedCell, Kind, LogFile
+from cellseg.errors import InputError, SettingsError
 from cellseg.geometry import Box
 from cellseg.result import Result, load_result
-from cellseg.result.files import fault_of, own_file, read_json, sha256_of
-from cellseg.result.publish import CORRECTIONS
+
+Mask = NDArray[np.bool_]
+SMALLEST_PART_PX = 4
+GAP_PX = 3
+"""Cells this far from one another, or nearer, can be merged."""
 
 
 class Corrections(CorrectedCells):
@@ -223,90 +227,76 @@ def _login() -> str:
         return "unknown"
 
 
-class _LogRecord(BaseModel):
-    """``corrections.json``, whoever wrote it."""
+def split_in_two(mask: Mask) -> list[Mask]:
+    """Parts of a mask, (h, w), by a watershed on its distance map, the largest first."""
+    from scipy.cluster.vq import kmeans2
+    from skimage.feature import peak_local_max
+    from skimage.segmentation import watershed
 
-    model_config = ConfigDict(strict=True)
+    if np.count_nonzero(mask) < 2 * SMALLEST_PART_PX:
+        raise SettingsError(f"a cell of {np.count_nonzero(mask)} px cannot be split")
+    distance = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    smooth = np.where(mask, ndimage.gaussian_filter(distance, 1.0), 0)
+    near = max(1, round(float(distance.max()) / 2))
+    seeds = peak_local_max(  # type: ignore[no-untyped-call]
+        smooth, min_distance=near, num_peaks=2, exclude_border=False, labels=mask.astype(int)
+    )
+    found = np.zeros(mask.shape, np.int64)
+    if len(seeds) < 2:
+        # One peak only: parts of equal size, by the place of their pixels.
+        places = np.argwhere(mask).astype(np.float64)
+        _, owner = kmeans2(places, 2, minit="++", rng=np.random.default_rng(0))
+        found[mask] = owner + 1
+    else:
+        found[tuple(seeds.T)] = (1, 2)
+        found = watershed(-smooth, found, mask=mask)  # type: ignore[no-untyped-call]
+    return _parts(found, mask)
 
-    format: Literal["cellseg corrections"]
-    result: str
-    classes: list[ClassName]
-    edits: list[Edit]
+
+def split_along(mask: Mask, line: NDArray[np.float64]) -> list[Mask]:
+    """Parts of a mask, (h, w), that a drawn line makes, wherever it crosses; the largest first.
+
+    The line's points, (P, 2), are (y, x) in pixels of the mask.
+    """
+    from skimage.draw import line as pixels_of_line
+
+    drawn = np.zeros(mask.shape, np.bool_)
+    for (y0, x0), (y1, x1) in pairwise(np.rint(line).astype(int)):
+        ys, xs = pixels_of_line(y0, x0, y1, x1)  # type: ignore[no-untyped-call]
+        inside = (ys >= 0) & (xs >= 0) & (ys < mask.shape[0]) & (xs < mask.shape[1])
+        drawn[ys[inside], xs[inside]] = True
+    found, _ = ndimage.label(mask & ~drawn)
+    found[np.bincount(found.ravel())[found] < SMALLEST_PART_PX] = 0
+    if len(np.unique(found[found > 0])) < 2:
+        raise SettingsError("the line does not cut the cell in two: draw it right across")
+    return _parts(found, mask)
 
 
-class LogFile:
-    """The log of one result, read once and written by one hand."""
+def joined(masks: Sequence[Mask], free: Mask) -> Mask:
+    """Several masks as one, (h, w) each; a narrow gap of ``free`` pixels between them is filled."""
+    union = np.logical_or.reduce(list(masks))
+    whole = union
+    if ndimage.label(union)[1] > 1:
+        near = np.pad(union, GAP_PX + 1)
+        closed = ndimage.binary_closing(near, ndimage.generate_binary_structure(2, 1), GAP_PX)
+        whole = union | (closed[GAP_PX + 1 : -GAP_PX - 1, GAP_PX + 1 : -GAP_PX - 1] & free)
+    if ndimage.label(whole, np.ones((3, 3)))[1] > 1:
+        raise SettingsError(f"cells that lie more than {GAP_PX} px apart cannot be merged")
+    return np.asarray(whole, np.bool_)
 
-    def __init__(self, result: Result) -> None:
-        self._result = result
-        self._path = own_file(result.path, CORRECTIONS)
-        self._seen = self._digest()
-        self._of: str | None = None  # the earlier count whose edits are there
 
-    def read(self) -> tuple[list[Edit], list[str]]:
-        """The edits made so far, and class names that a person added; none without a log.
+def refuse_apart(boxes: Sequence[Box]) -> None:
+    """Refuse cells that lie far apart before anything between them is read."""
+    for box in boxes:
+        near = box.widened(GAP_PX + 1)
+        if not any(near.intersects(other) for other in boxes if other is not box):
+            raise SettingsError(f"cells that lie more than {GAP_PX} px apart cannot be merged")
 
-        A damaged log is left as it is.
-        """
-        if not self._path.exists():
-            return [], []
-        earlier = read_json(self._path).get("result")
-        if isinstance(earlier, str) and earlier != self._result.token:
-            self._of = earlier
-            return [], []
-        try:
-            record = _LogRecord.model_validate_json(self._path.read_bytes())
-            self._check(record.edits, record.classes)
-        except ValueError as error:
-            why = fault_of(error) if isinstance(error, ValidationError) else str(error)
-            raise InputError(
-                f"{self._path}: is damaged: {why}; mend it, or move it away to start anew"
-            ) from error
-        return record.edits, record.classes
 
-    def _check(self, edits: Sequence[Edit], added: Sequence[str]) -> None:
-        """Check that edits fit the slide; they may be older than its classes by measurement."""
-        frame, result = self._result.frame, self._result
-        extent = Box(0, 0, frame.lattice_height, frame.lattice_width)
-        classes = {*result.class_names, *map(str, result.section("found")["class_names"]), *added}
-        changes = [change for edit in edits for change in edit.changes]
-        for cell in (c for change in changes for c in (change.before, change.after) if c):
-            if cell.box.intersection(extent) != cell.box:
-                raise ValueError(f"a cell outside of the slide: {cell.box}")
-            if cell.name not in classes:
-                raise ValueError(f"a cell of an unknown class {cell.name!r}")
+def _parts(found: NDArray[np.int64], mask: Mask) -> list[Mask]:
+    """One mask a number, the largest first; pixels without number go to the nearest."""
+    from skimage.segmentation import expand_labels
 
-    def write(self, edits: Sequence[Edit], classes: Sequence[str]) -> None:
-        """Write all edits in one step; edits of an earlier count are kept under another name.
-
-        An OutputError if the disk refuses, if the slide was counted again meanwhile, or if
-        somebody else corrected it: then theirs stay on the disk.
-        """
-        self._result.check_current()
-        path = self._path
-        about = {
-            "format": "cellseg corrections",
-            "result": self._result.token,
-            "classes": list(classes),
-        }
-        lines = ",\n".join(edit.text for edit in edits)
-        content = f'{json.dumps(about)[:-1]}, "edits": [\n{lines}\n]}}\n'.encode()
-        with output_errors(path):
-            if self._digest() != self._seen:
-                raise OutputError(
-                    f"{path}: was changed elsewhere, in another window or by somebody else; "
-                    "open the result again to go on"
-                )
-            if self._of is not None:
-                safe = "".join(letter for letter in self._of[:8] if letter.isalnum()) or "earlier"
-                path.rename(path.with_name(f"corrections-{safe}.json"))
-                self._of, self._seen = None, None
-            with writing(path) as temporary:
-                temporary.write_bytes(content)
-            self._seen = sha256(content).hexdigest()
-
-    def _digest(self) -> str | None:
-        try:
-            return sha256_of(self._path)
-        except OSError:
-            return None
+    owner = expand_labels(found, max(found.shape)) * mask  # type: ignore[no-untyped-call]
+    parts = [owner == number for number in np.unique(owner[owner > 0]).tolist()]
+    return sorted(parts, key=lambda part: -int(np.count_nonzero(part)))
