@@ -184,10 +184,7 @@ def read_arrays(path: str | Path) -> tuple[Arrays, ModelCard]:
 
 
 def _below(file: Path, card: ModelCard, taught: set[str]) -> Arrays:
-    """Arrays of the model that a taught one sits on, but for what it replaces.
-
-    Ranges go: heads that learned anew get other inputs.
-    """
+    """Arrays of the model that a taught one sits on, but for what it replaces."""
     name = Path(card.base_file).name
     shipped = SHIPPED.get(name) == card.base
     place = name if shipped else file.absolute().parent / name
@@ -199,8 +196,8 @@ def _below(file: Path, card: ModelCard, taught: set[str]) -> Arrays:
         raise WeightsError(f"{said}, which must lie beside it: {error}") from error
     if base.checksum != card.base:
         raise WeightsError(f"{said}, and the one at {place} is another model")
-    gone = {key + ending for key in taught for ending in ("", SCALE)}
-    return {k: v for k, v in arrays.items() if k not in gone and not k.endswith(RANGE)}
+    gone = {key + ending for key in taught for ending in ("", SCALE, RANGE)}
+    return {key: value for key, value in arrays.items() if key not in gone}
 
 
 def _check(file: Path, name: str, array: NDArray[Any], arrays: Arrays) -> None:

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -24,20 +25,26 @@ from cellseg.errors import SettingsError, WeightsError
 from cellseg.geometry import Box, box_of
 from cellseg.instances import Instances
 from cellseg.network.architecture import Architecture
+from cellseg.network.detect import MaskRCNNDetector
 from cellseg.network.maskrcnn import build_maskrcnn
 from cellseg.network.modelfile import SHIPPED, ModelCard
-from cellseg.network.weights import fill, read_model, save_model
-from cellseg.protocol import CountProtocol
+from cellseg.network.ranges import input_ranges
+from cellseg.network.weights import fill, network_of, read_model, save_model
+from cellseg.protocol import NO_TYPES, ClassRule, CountProtocol
 from cellseg.result import Result, load_result
 from cellseg.train.crops import MIN_AREA_PX
 from cellseg.train.heads import is_head, learn, seen, views_of
-from cellseg.train.validate import detector_of, hits_of, settled
+from cellseg.train.validate import LOWEST_SCORE, detector_of, hits_of, in_8_bits, settled
 from cellseg.train.windows import Lesson, lessons_of
 
 MOST_FOLDS = 3
 
 SAVED_S = 12.0
 """Of the time, what is left for judging and writing."""
+
+MOST_APART = 0.02
+"""Share of the cells by which what OpenVINO finds in the windows may differ from what torch does;
+otherwise torch counts with the taught model."""
 
 
 class Score(NamedTuple):
@@ -125,10 +132,13 @@ def teach(
         raise SettingsError("one window is done: nothing can be judged by it, correct another one")
     if not cells:
         raise SettingsError("no cell is outlined in the windows that are done: nothing to learn")
+    rules = _without_scores(protocol)
+    everything = protocol.changed(score=LOWEST_SCORE, classes=rules, cell_types=NO_TYPES)
+    torch_of = partial(detector_of, classes=card.classes, device=torch.device("cpu"))
     with torch.random.fork_rng([]):
         network = build_maskrcnn(len(card.classes), architecture=Architecture.of(state))
         fill(network, state, base)
-        old = [_look(state, card, protocol, one) for one in lessons]
+        old = _look(torch_of(state), everything, lessons)
         new, views, folds = list(old), views_of(network, lessons), min(len(lessons), MOST_FOLDS)
         for fold in range(folds + 1):  # the last one learns from all
             fill(network, state, base)
@@ -137,10 +147,10 @@ def teach(
                 if report is not None:
                     report((fold + share) / (folds + 1))
             learned = {name: value.detach().clone() for name, value in network.state_dict().items()}
-            for place in range(fold, len(lessons), folds) if fold < folds else ():
-                new[place] = _look(learned, card, protocol, lessons[place])
-    rules = {name: rule.score for name, rule in protocol.classes.items()}
-    usual = np.array([rules.get(name) or protocol.score for name in card.classes])
+            if fold < folds:
+                new[fold::folds] = _look(torch_of(learned), everything, lessons[fold::folds])
+    scores = {name: rule.score for name, rule in protocol.classes.items()}
+    usual = np.array([scores.get(name) or protocol.score for name in card.classes])
     least = [_threshold([*new[:place], *new[place + 1 :]]) for place in range(len(new))]
     before, after = _scored(old, [usual] * len(old)), _scored(new, least)
     told = Taught(None, before, after, _threshold(new), len(lessons), cells)
@@ -149,8 +159,17 @@ def teach(
     more: dict[str, Any] = {"name": output.stem, "base_file": Path(base).name}
     if object is not None:
         more |= {"object": object} | ({"classes": (object,)} if len(card.classes) == 1 else {})
-    card = _card(card, opened, lessons, told).model_copy(update=more)
-    save_model(output, {k: v for k, v in learned.items() if is_head(k)}, card, quantise=True)
+    taught = _card(card, opened, lessons, told).model_copy(update=more)
+    heads = {name: value for name, value in learned.items() if is_head(name)}
+    whole = network_of(learned, len(card.classes), base)
+    measured = input_ranges(whole, [seen(*one)[1] for one in lessons])
+    ranges = {name: ends for name, ends in measured.items() if is_head(name)}
+    save_model(output, heads, taught, quantise=True, ranges=ranges)
+    if "openvino" in card.inference and (quick := in_8_bits(output)) is not None:
+        looks = [_look(one, everything, lessons) for one in (torch_of(learned), quick)]
+        if _agree(looks, told.score):
+            taught = taught.model_copy(update={"inference": card.inference})
+            save_model(output, heads, taught, quantise=True, ranges=ranges)
     return replace(told, model=output)
 
 
@@ -173,6 +192,11 @@ def _protocol_of(result: Result) -> CountProtocol:
     return CountProtocol.model_validate({k: v for k, v in said.items() if v is not None})
 
 
+def _without_scores(protocol: CountProtocol) -> dict[str, ClassRule]:
+    rules = protocol.classes.items()
+    return {name: rule.model_copy(update={"score": None}) for name, rule in rules}
+
+
 def _card(card: ModelCard, result: Result, lessons: Sequence[Lesson], told: Taught) -> ModelCard:
     """Its protocol has the result's scale, the taught score, and room for the outlined cells."""
     protocol = _protocol_of(result)
@@ -183,7 +207,7 @@ def _card(card: ModelCard, result: Result, lessons: Sequence[Lesson], told: Taug
     carried = protocol.changed(
         mpp=pixel,
         score=told.score,
-        classes={k: v.model_copy(update={"score": None}) for k, v in protocol.classes.items()},
+        classes=_without_scores(protocol),
         min_area_um2=min(protocol.min_area_um2, min(areas) * pixel**2 / 2),
         max_area_um2=max(protocol.max_area_um2, max(areas) * pixel**2 * 2),
         largest_cell_um=max(protocol.largest_cell_um, 1.2 * longest * pixel),
@@ -206,18 +230,31 @@ def _card(card: ModelCard, result: Result, lessons: Sequence[Lesson], told: Taug
 
 
 def _look(
-    arrays: dict[str, Tensor], card: ModelCard, protocol: CountProtocol, lesson: Lesson
-) -> Compared:
-    """What the network with these arrays finds in a window, down to low scores."""
-    counted = [name for name in card.classes if name in protocol.classes] or list(card.classes)
-    detector = detector_of(arrays, card.classes, torch.device("cpu"), counted)
-    window, pixels, truth = seen(*lesson)
-    image = pixels.permute(1, 2, 0).contiguous().numpy()
-    size = (pixels.shape[1], pixels.shape[2])
-    found = settled(detector.detect([image], fill=lesson.image.background)[0].instances, size)
-    kinds = np.array([card.classes.index(name) for name in counted])
-    found = counted_in(replace(found, classes=kinds[found.classes]), window)
-    return Compared(found, counted_in(truth, window), size)
+    detector: MaskRCNNDetector, protocol: CountProtocol, lessons: Sequence[Lesson]
+) -> list[Compared]:
+    """What a detector finds in each window by a protocol; classes are numbered as in its model."""
+    chosen = detector.for_run(protocol)
+    kinds = np.array([detector.info.classes.index(name) for name in chosen.info.classes])
+    looks = []
+    for lesson in lessons:
+        window, pixels, truth = seen(*lesson)
+        image = pixels.permute(1, 2, 0).contiguous().numpy()
+        size = (pixels.shape[1], pixels.shape[2])
+        found = settled(chosen.detect([image], fill=lesson.image.background)[0].instances, size)
+        found = counted_in(replace(found, classes=kinds[found.classes]), window)
+        looks.append(Compared(found, counted_in(truth, window), size))
+    return looks
+
+
+def _agree(looks: Sequence[Sequence[Compared]], least: float) -> bool:
+    """Whether two looks at the same windows find as many cells from a score on, and as right."""
+    totals = []
+    for windows in looks:
+        kept = [one.found.scores >= least for one in windows]
+        right = [hits_of(one)[chosen] for one, chosen in zip(windows, kept, strict=True)]
+        totals.append([int(np.count_nonzero(np.concatenate(flags))) for flags in (kept, right)])
+    (count, right_ones), (others, other_right) = totals
+    return max(abs(count - others), abs(right_ones - other_right)) <= MOST_APART * max(count, 1)
 
 
 def counted_in(cells: Instances, window: Box) -> Instances:

@@ -66,28 +66,30 @@ class Validation:
 
 
 def detector_of(
-    arrays: dict[str, Tensor],
-    classes: tuple[str, ...],
-    device: torch.device,
-    counted: Sequence[str] = (),
+    arrays: dict[str, Tensor], classes: tuple[str, ...], device: torch.device
 ) -> MaskRCNNDetector:
-    """A detector around weights that are being learned, of some classes or of all."""
+    """A detector around weights that are being learned."""
     model = network_of(arrays, len(classes), "training").to(device)
     return MaskRCNNDetector(
         TorchInference(make_ready(model, best_precision(device))),
         DetectorInfo("training", "", classes, "cell"),
         score=LOWEST_SCORE,
-        classes=counted,
         # Weights are compared here; the second look costs as much as all else.
         fine_from_px=float("inf"),
     )
 
 
+def in_8_bits(model: Path) -> MaskRCNNDetector | None:
+    """A finished model in OpenVINO; None where that cannot be had."""
+    try:
+        return load_detector(model, device="cpu", inference="openvino", score=LOWEST_SCORE)
+    except (SettingsError, WeightsError):
+        return None
+
+
 def is_right_in_8_bits(model: Path, f1: float, held: Sequence[AnnotatedImage]) -> bool:
     """Whether OpenVINO reaches the F1 of a finished model on its held-back images."""
-    try:
-        detector = load_detector(model, device="cpu", inference="openvino", score=LOWEST_SCORE)
-    except (SettingsError, WeightsError):
+    if (detector := in_8_bits(model)) is None:
         return False
     return scores_of(detector, held, detector.info.classes).f1 >= f1 - MOST_F1_LOST
 
