@@ -80,14 +80,16 @@ class ResultFolder:
     """
 
     def __init__(
-        self, path: Path, key: str, lock: FolderLock, image: Location | None, overwrite: bool
+        self, path: Path, key: object, lock: FolderLock, image: Location | None, overwrite: bool
     ) -> None:
-        self.path, self._key, self._lock = path, key, lock
+        text = json.dumps(plain(key), sort_keys=True, ensure_ascii=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        self.path, self._key, self._lock = path, digest, lock
         if publish.is_ready(path):
             publish.publish(path)
-        self.already_complete = _is_done(path, key, image, overwrite=overwrite)
+        self.already_complete = _is_done(path, digest, key, image, overwrite=overwrite)
         self._staging = publish.fresh_staging(path)
-        self.journal = Journal(path / JOURNAL_NAME, key, image, self._held)
+        self.journal = Journal(path / JOURNAL_NAME, digest, image, self._held)
 
     @classmethod
     def open(
@@ -113,8 +115,6 @@ class ResultFolder:
             run, or another run is writing.
         """
         folder = Path(path)
-        text = json.dumps(plain(key), sort_keys=True, ensure_ascii=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()
         with output_errors(folder, sqlite3.Error):
             if folder.exists() and not folder.is_dir():
                 raise OutputError(f"{folder}: is a file, expected a folder for the result")
@@ -123,7 +123,7 @@ class ResultFolder:
                 raise OutputError(f"{folder}: exists and is no result folder of cellseg")
             lock = FolderLock(folder)
             try:
-                return cls(folder, digest, lock, image, overwrite)
+                return cls(folder, key, lock, image, overwrite)
             except BaseException:
                 with suppress(OSError):
                     publish.remove_staging(folder)
@@ -226,11 +226,13 @@ class ResultFolder:
         _let_go(self.path, self._lock)
 
 
-def _is_done(folder: Path, key: str, image: Location | None, *, overwrite: bool) -> bool:
+def _is_done(
+    folder: Path, digest: str, key: object, image: Location | None, *, overwrite: bool
+) -> bool:
     """Whether nothing is left to do; refuses to replace a result that may not be replaced."""
     try:
         result = load_result(folder)
-        is_same = result.run.get("key") == key
+        is_same = result.run.get("key") == digest
         file = result.changed() if is_same else None
     except InputError as error:
         parts = (publish.RUN, publish.TABLE, publish.MEASURED, publish.LABELS)
@@ -245,6 +247,8 @@ def _is_done(folder: Path, key: str, image: Location | None, *, overwrite: bool)
             raise OutputError(f"{folder}: holds the result of {other}", hint="output")
     if not is_same:
         why = "a count with other settings, or of another version of the slide or of cellseg"
+        if changes := _other_settings(key, result.section("protocol")):
+            why = f"a count with other settings ({', '.join(changes)})"
     elif file is not None:
         why = f"a count whose {file} was changed since"
     else:
@@ -252,6 +256,20 @@ def _is_done(folder: Path, key: str, image: Location | None, *, overwrite: bool)
     if overwrite:
         return False
     raise _existing(why, folder)
+
+
+def _other_settings(key: object, before: Mapping[str, object]) -> list[str]:
+    """What the protocol in a key has other than an earlier one: its name, or single values."""
+    match key:
+        case {"plan": {"protocol": dict(now)}}:
+            other = {name: value for name, value in now.items() if before.get(name) != value}
+            if "name" in other:
+                return [f"protocol was {before.get('name')}, now {other['name']}"]
+            kept = {
+                k: v for k, v in other.items() if k != "about" and not isinstance(v, dict | list)
+            }
+            return [f"{name} was {before.get(name)}, now {value}" for name, value in kept.items()]
+    return []
 
 
 def _existing(why: str, folder: Path) -> ExistingResultError:

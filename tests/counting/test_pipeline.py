@@ -243,6 +243,15 @@ def test_a_zarr_whose_chunks_are_written_anew_is_another_slide(slide, tmp_path):
     assert again.summary.cells < first.summary.cells
 
 
+def test_a_refusal_says_which_settings_are_other_ones(slide, tmp_path):
+    request = request_for(slide[0], output=tmp_path)
+    counted(request)
+    with pytest.raises(OutputError, match=r"other settings \(score was 0\.\d+, now 0\.77\)"):
+        counted(replace(request, protocol=PROTOCOL.changed(score=0.77)))
+    with pytest.raises(OutputError, match=r"other settings \(protocol was he, now ihc\)"):
+        counted(replace(request, protocol=load_protocol("ihc")))
+
+
 def test_another_slides_result_is_never_overwritten(slide, tmp_path):
     path = Path(shutil.copy2(slide[0], tmp_path))
     first, _ = counted(request_for(path, output=tmp_path / "out"))
