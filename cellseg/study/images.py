@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -186,11 +187,14 @@ def _search(
                 continue  # it may lead back up
             elif entry.suffix.lower() != RESULT and entry.is_dir():
                 inner.append(entry)
+    names = {slide_name(file) for file in files} if pattern is None else set()
+    masks = [file for file in files if _pictured(file) in names]
+    files = [file for file in files if _pictured(file) not in names]
     fields, unread, rest = group_files(files, pattern)
     if rest:
-        more = f" and {len(rest) - 3:,} more" * (len(rest) > 3)
-        left = ", ".join(file.name for file in rest[:3])
-        found.notes.append(f"{folder.name}: the pattern leaves out {left}{more}")
+        found.notes.append(f"{folder.name}: the pattern leaves out {_some(rest)}")
+    if masks:
+        found.notes.append(f"{folder.name}: masks of other images, not counted: {_some(masks)}")
     images += fields
     found.images.extend(ImageFile(image, below) for image in sorted(images, key=str))
     found.unread.extend(unread)
@@ -200,6 +204,17 @@ def _search(
         except InputError as error:
             found.unread.append((entry, error))
     return bool(inner)
+
+
+def _some(files: Sequence[Location]) -> str:
+    more = f" and {len(files) - 3:,} more" * (len(files) > 3)
+    return ", ".join(file.name for file in files[:3]) + more
+
+
+def _pictured(file: Location) -> str | None:
+    """The name of the image that a file of masks would belong to, by the usual endings."""
+    named = re.fullmatch(r"(.+?)[_-](cp_)?(masks?|labels?|seg)", slide_name(file), re.IGNORECASE)
+    return named[1] if named else None
 
 
 def _is_image_folder(entry: Location) -> bool:
