@@ -12,6 +12,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 
 KEPT = 2
 """Networks that a process keeps loaded."""
+
+_loading = Lock()
 
 PROPOSALS_PER_CELL = 4
 """A tile whose limit on proposals was reached may lack cells if fewer than this stand behind each
@@ -225,7 +228,8 @@ def load_detector(
     file = Path(model)
     facts = file.stat() if file.is_file() else None
     version = facts and (facts.st_mtime_ns, facts.st_size, facts.st_ino)
-    network, card, notes = _loaded(str(model), version, device, precision, inference)
+    with _loading:  # two threads that want the same network load it once
+        network, card, notes = _loaded(str(model), version, device, precision, inference)
     info = replace(info_of(card), device=network.label, inference=network.name)
     info = replace(info, notes=notes + network.notes, tile_px=network.tile_px)
     return MaskRCNNDetector(network, info, score=score)

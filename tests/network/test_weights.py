@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import struct
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -197,6 +198,12 @@ def test_weights_that_overflow_are_refused_in_one_line(file, tmp_path):
         with pytest.raises(WeightsError, match=r"no finite numbers$") as caught:
             load_detector(huge, device="cpu")
         assert str(huge) in str(caught.value)
+
+
+def test_threads_that_want_one_network_load_it_once(file):
+    with ThreadPoolExecutor(4) as pool:
+        detectors = list(pool.map(lambda _: load_detector(file, device="cpu"), range(4)))
+    assert len({id(one.network) for one in detectors}) == 1
 
 
 def test_a_network_is_loaded_once_and_again_when_its_file_changes(file, tmp_path):
