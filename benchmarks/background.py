@@ -3,7 +3,7 @@
     python benchmarks/background.py nuinsseg/val.json tnbc/val.json nucls/val.json dsb2018/val.json
 
 Counts each image with every outline kept, and asks of each what
-``cellseg/counting/background.py`` says. An outline is an annotated nucleus where both overlap by
+``cellseg/counting/measured.py`` says. An outline is an annotated nucleus where both overlap by
 an IoU of 0.5 or more. A row of the table is a set and a kind of light.
 """
 
@@ -21,7 +21,7 @@ from pycocotools import mask as rle
 from scipy.ndimage import find_objects
 
 from cellseg.counting import measured
-from cellseg.counting.background import RING_PX, is_background
+from cellseg.counting.measured import RING_PX, is_background
 from cellseg.counting.request import CountRequest
 from cellseg.geometry import Box
 from cellseg.result import Result, load_result

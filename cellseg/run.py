@@ -32,9 +32,10 @@ from cellseg.slide.formats import home_of
 from cellseg.storage import Location, RemotePath, fingerprint
 
 if TYPE_CHECKING:
-    from cellseg.counting.local import TileMapper
+    from cellseg.counting.dask import DaskMapper
     from cellseg.counting.record import Recording
     from cellseg.counting.stages import SlideCount
+    from cellseg.counting.tiles import LocalMapper
     from cellseg.derive.corrections import Corrections
     from cellseg.network.detector import Detector
 
@@ -363,7 +364,7 @@ def _earlier(image: Location, folder: Path) -> CountResult | None:
         return None
 
 
-def _mapper(request: CountRequest, detector: Detector | None) -> TileMapper:
+def _mapper(request: CountRequest, detector: Detector | None) -> LocalMapper | DaskMapper:
     """Where tiles are read and detected; the scheduler of a cluster has answered."""
     if request.engine == "local":
         if request.scheduler is not None:
@@ -371,7 +372,7 @@ def _mapper(request: CountRequest, detector: Detector | None) -> TileMapper:
                 "a scheduler is the address of a Dask cluster, and the engine is local",
                 hint="engine",
             )
-        from cellseg.counting.local import LocalMapper
+        from cellseg.counting.tiles import LocalMapper
 
         return LocalMapper(request.batch)
     try:

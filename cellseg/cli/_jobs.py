@@ -33,7 +33,7 @@ Run = Callable[[], Iterable[Event]]
 
 def jobs_for(requests: Sequence[CountRequest]) -> int:
     """How many of these images are counted at once: of many small files as the machine bears."""
-    from cellseg.counting.local import cores
+    from cellseg.counting.tiles import cores
     from cellseg.network.detect import has_gpu
 
     most = len(requests) // LEAST_EACH
@@ -55,7 +55,7 @@ def jobs_for(requests: Sequence[CountRequest]) -> int:
 @contextmanager
 def at_once(requests: Sequence[CountRequest], jobs: int) -> Iterator[list[Run]]:
     """What waits for each image's events, while ``jobs`` processes count them in their order."""
-    from cellseg.counting.local import cores
+    from cellseg.counting.tiles import cores
 
     # The libraries of a process take as many threads as there are cores, unless they are told.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // jobs)))

@@ -69,7 +69,7 @@ Answer = tuple[str, dict[str, float], list["TileFound"]]
 
 
 class DaskMapper:
-    """Tiles on the workers of a cluster: see :class:`cellseg.counting.local.TileMapper`.
+    """Tiles on the workers of a cluster: as :class:`cellseg.counting.tiles.LocalMapper` has them.
 
     Without a ``detector`` of the caller's own, workers load the request's model.
 
@@ -250,7 +250,7 @@ def _local_cluster() -> distributed.LocalCluster:
 
 def cpu_workers() -> int:
     """Workers of one thread that this machine's cores and memory bear."""
-    from cellseg.counting.local import cores  # late, as everything that loads a model
+    from cellseg.counting.tiles import cores  # late, as everything that loads a model
 
     return max(1, min(cores(), int(MEMORY_LIMIT) // WORKER_BYTES))
 
@@ -328,7 +328,7 @@ def run_tiles(version: str, job: bytes, tiles: Sequence[Tile]) -> Answer:
 
     CellsegError with the worker's address.
     """
-    from cellseg.counting.local import LocalMapper
+    from cellseg.counting.tiles import LocalMapper
 
     try:
         if version != cellseg.__version__:

@@ -17,14 +17,19 @@ import shapely
 from numpy.typing import NDArray
 
 from cellseg.annotations.cores import find_cores
-from cellseg.counting.local import LocalMapper, TileMapper
 from cellseg.counting.measured import CellMeasurer, MeasuredCells
 from cellseg.counting.merge import SeamMerger, Settled
 from cellseg.counting.plan import SAMPLE_PX, Plan, fit_dyes, fit_normaliser
 from cellseg.counting.quality import unpacked_units
 from cellseg.counting.request import CountRequest
 from cellseg.counting.tally import Tally
-from cellseg.counting.tiles import TileFound, TileSource, find_tissue, overview_step
+from cellseg.counting.tiles import (
+    LocalMapper,
+    TileFound,
+    TileSource,
+    find_tissue,
+    overview_step,
+)
 from cellseg.errors import Notice, RegionError, SettingsError
 from cellseg.geometry import Frame, Tile
 from cellseg.network.detector import Detector
@@ -33,6 +38,7 @@ from cellseg.network.tissue import TissueFinder, TissueMask
 from cellseg.slide import Slide
 
 if TYPE_CHECKING:
+    from cellseg.counting.dask import DaskMapper
     from cellseg.result.journal import Journal
 
 
@@ -77,7 +83,7 @@ class SlideCount:
         plan: Plan,
         detector: Detector,
         *,
-        mapper: TileMapper | None = None,
+        mapper: LocalMapper | DaskMapper | None = None,
         strict: bool = False,
         tissue: TissueMask | None = None,
     ) -> None:

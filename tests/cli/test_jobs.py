@@ -114,7 +114,7 @@ def test_a_process_that_is_ended_from_outside_is_said(scans, tmp_path):
 def test_many_small_files_are_counted_by_all_cores(
     tmp_path, monkeypatch, images, cores, large, expected
 ):
-    monkeypatch.setattr("cellseg.counting.local.cores", lambda: cores)
+    monkeypatch.setattr("cellseg.counting.tiles.cores", lambda: cores)
     monkeypatch.setattr("cellseg.cli._jobs.JOB_BYTES", 1)
     monkeypatch.setattr("cellseg.network.detect.has_gpu", lambda device: False)
     paths = [tmp_path / f"{number}.tif" for number in range(images)]

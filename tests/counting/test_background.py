@@ -14,7 +14,7 @@ from finished import counted
 from synthetic.threshold import ThresholdDetector
 
 import cellseg
-from cellseg.counting.background import is_background, is_ringed
+from cellseg.counting.measured import is_background, is_ringed
 from cellseg.counting.request import CountRequest
 from cellseg.instances import Instances
 from cellseg.run import run

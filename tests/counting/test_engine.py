@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from synthetic.threshold import ThresholdDetector
 
-from cellseg.counting.local import LocalMapper, tiles_together
-from cellseg.counting.tiles import TileFound
+from cellseg.counting.tiles import LocalMapper, TileFound, tiles_together
 from cellseg.errors import RegionError
 from cellseg.geometry import TileGrid
 from cellseg.instances import Instances
