@@ -43,18 +43,13 @@ LEAST_SCORE = 0.5
 
 
 def sample(slide: Slide, mpp: float = SAMPLE_MPP) -> list[NDArray[np.generic]]:
-    """Pixels of a slide at a scale that shows single nuclei, every channel.
+    """Pixels of a slide at a scale that shows single nuclei, each (H, W, C), the slide's dtype.
 
-    Without a pixel size every second pixel is averaged with its neighbour; scans of nuclei have
-    0.2 to 0.5 µm per pixel.
+    That is the whole slide, or patches from all over what is on it. Parts that do not decode are
+    left out; where nothing else is left, the overview. Without a pixel size every second pixel is
+    averaged with its neighbour; scans of nuclei have 0.2 to 0.5 µm per pixel.
 
     RegionError if nothing of the slide can be read.
-
-    Returns
-    -------
-    list of ndarray, (H, W, C), the slide's dtype
-        The whole slide, or patches from all over what is on it. Parts that do not decode are
-        left out; where nothing else is left, the overview.
     """
     downsample = 2.0 if slide.mpp is None else max(1.0, mpp / slide.mpp)
     if slide.mpp is None and min(slide.height, slide.width) < PATCH_PX:
@@ -113,7 +108,10 @@ def choose_channels(
     if by_name:
         chosen, why = by_name[0], "by its name"
     else:
-        scores = _scores(look(), len(names))
+        patches = look()
+        scores = [
+            nuclear_score([patch[..., number] for patch in patches]) for number in range(len(names))
+        ]
         chosen = int(np.argmax(scores))
         why = "as it shows nuclei: compact, bright on a dark ground"
         if scores[chosen] < LEAST_SCORE:
@@ -123,21 +121,14 @@ def choose_channels(
     return (chosen,), [Notice(counted, hint="channel")]
 
 
-def _scores(patches: Patches, count: int) -> list[float]:
-    """Of each channel; those without a dark ground have none."""
-    found = []
-    for number in range(count):
-        one = [patch[..., number] for patch in patches]
-        dark = guess_stain([patch[..., None] for patch in one]).protocol == "fluorescence"
-        found.append(nuclear_score(one) if dark else 0.0)
-    return found
-
-
 def nuclear_score(pixels: Patches) -> float:
     """How much a channel, patches (H, W) of :func:`sample`, looks like nuclei.
 
-    That is the number of bright, compact objects, times their share of all that is bright.
+    That is the number of bright, compact objects, times their share of all that is bright; 0
+    without a dark ground.
     """
+    if guess_stain([patch[..., None] for patch in pixels]).protocol != "fluorescence":
+        return 0.0
     smooth = [
         ndimage.gaussian_filter(np.nan_to_num(np.asarray(patch, dtype=np.float32)), 1)
         for patch in pixels

@@ -88,7 +88,9 @@ class CellMeasurer:
         self._protocol, self._grid = source.plan.protocol, source.plan.grid
         self._regions = source.plan.regions
         self.scale = Scale(source.plan.downsample, source.slide.mpp)
-        self._channels = source.channel_names if self._protocol.intensity else ()
+        # Names of the measured channels, in the order of their pixels.
+        names = tuple(source.slide.channels[index] for index in source.measured)
+        self._channels = names if self._protocol.intensity else ()
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -155,7 +157,13 @@ class CellMeasurer:
         for tile, chosen in self._by_tile(settled.instances):
             whole = settled.take(chosen)
             raw, origin = self._pixels(whole.instances, tile)
-            part = whole.take(self._standing_out(whole.instances, raw, origin))
+            kept = [
+                index
+                for index, (margin, crop) in enumerate(_with_rings(whole.instances, raw, origin))
+                if not np.isfinite(crop).all()
+                or not is_background(margin, self._source.scaled(crop))
+            ]
+            part = whole.take(np.array(kept, dtype=np.int64))
             self._tally.background += len(whole) - len(part)
             if not len(part):
                 continue
@@ -181,16 +189,6 @@ class CellMeasurer:
                     yield None, np.array([index])
             else:
                 yield self._grid.at(*key), np.array(chosen)
-
-    def _standing_out(
-        self, instances: Instances, raw: NDArray[np.generic], origin: tuple[int, int]
-    ) -> NDArray[np.int64]:
-        kept = []
-        for index, (margin, crop) in enumerate(_with_rings(instances, raw, origin)):
-            known = np.isfinite(crop).all()
-            if not (known and is_background(margin, self._source.scaled(crop))):
-                kept.append(index)
-        return np.array(kept, dtype=np.int64)
 
     def _table(
         self, part: Settled, raw: NDArray[np.generic], origin: tuple[int, int]

@@ -54,36 +54,23 @@ class Plan:
     """Settings of one run, complete: all that determines its tiles and its cells.
 
     Two plans that are equal lead to the same result from the same slide.
-
-    Attributes
-    ----------
-    model : str
-        Checksum of the weights.
-    channels : tuple of int
-        Channels that the network sees: one, or red, green and blue.
-    downsample : float
-        Level-0 pixels per lattice pixel.
-    regions : Regions or None
-        As far as they lie on the slide.
-    notes : tuple of str
-        What was chosen, for a person; no setting.
     """
 
-    model: str
+    model: str  # Checksum of the weights.
     protocol: CountProtocol
-    channels: tuple[int, ...]
+    channels: tuple[int, ...]  # That the network sees: one, or red, green and blue.
     z: Plane
     t: int | None
     series: int
     mpp: float | None
-    downsample: float
+    downsample: float  # Level-0 pixels per lattice pixel.
     grid: TileGrid
     prefilter: bool
-    regions: Regions | None
+    regions: Regions | None  # As far as they lie on the slide.
     precision: str
     inference: str
     skip_bad: bool
-    notes: tuple[str, ...] = field(compare=False)
+    notes: tuple[str, ...] = field(compare=False)  # What was chosen, for a person.
     doubts: tuple[str, ...] = field(default=(), compare=False)
 
     @property

@@ -58,23 +58,10 @@ class Step:
 class SlideCount:
     """The cells of one slide, by one plan.
 
-    Parameters
-    ----------
-    strict : bool
-        A tile that does not decode is an error.
-    tissue : TissueMask, optional
-        Of the whole slide, where it is known already.
-
-    Attributes
-    ----------
-    tissue : TissueMask
-        Where cells are looked for.
-    wanted : list of Tile
-        Tiles with tissue.
-    dyes : Dyes or None
-        Where the protocol does not take the published ones.
-    units : dict of Tile to ndarray
-        Quality of the cores that came: see :func:`cellseg.counting.quality.tile_units`.
+    With ``strict`` a tile that does not decode is an error. ``tissue`` is the whole slide's, where
+    that is known already; the attribute tells where cells are looked for. ``wanted`` are the tiles
+    with tissue, ``units`` the quality of the cores that came:
+    see :func:`cellseg.counting.quality.tile_units`.
     """
 
     def __init__(
@@ -199,6 +186,7 @@ class SlideCount:
             boxes = plan.grid.extent.parts(SAMPLE_PX)
             patches = [box for box in boxes if everywhere.coverage(box) > 0]
             normaliser = fit_normaliser(self.slide, plan, patches)
+            # None where the protocol takes the published ones.
             self.dyes = fit_dyes(self.slide, plan, patches)
         return TileSource(self.slide, plan, normaliser)
 

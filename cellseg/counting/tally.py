@@ -23,7 +23,6 @@ RINGED_SHARE = 0.05
 BACKGROUND_SHARE = 0.02
 """Of all outlines: more of them on bare background are worth a doubt."""
 
-
 UNLIKE_SHARE = 0.25
 """Of the fields that cell types were told in: more of them unlike those that types were learned
 from are worth a doubt. Of those themselves one in twenty is unlike the others."""
@@ -33,46 +32,29 @@ from are worth a doubt. Of those themselves one in twenty is unlike the others."
 class Tally:
     """What a run came across that its table of cells does not tell.
 
-    Attributes
-    ----------
-    skipped : int
-        Tiles without tissue.
-    failures : list of dict
-        Of each tile that did not decode, whole or in part, the box, and why.
-    damaged : int
-        Blocks beside counted tiles that did not decode.
-    limits : Counter
-        Tiles in which a limit of the detector was reached, by its name.
-    unlike, fields : int
-        As in :class:`~cellseg.network.detector.Detections`, summed over tiles.
-    kept, gated, outside, background : int
-        Merged outlines: counted, beyond the size limits, outside of the tissue, and those that
-        cannot be told from the background around them.
-    unmeasured : int
-        Cells whose pixels could not be read again.
-    pixels, at_limit : int
-        Of measured cells in immunohistochemistry: all, and those as dark as the sensor can tell.
-    asked, brown, ringed : int
-        Cells in immunohistochemistry that were looked around; those in a brown ring; those whose
-        ring is browner than they are.
+    ``unlike`` and ``fields`` are as in :class:`~cellseg.network.detector.Detections`, over tiles.
     """
 
-    skipped: int = 0
+    skipped: int = 0  # Tiles without tissue.
     failures: list[dict[str, object]] = field(default_factory=list)
-    damaged: int = 0
+    """Of each tile that did not decode, whole or in part, the box, and why."""
+
+    damaged: int = 0  # Blocks beside counted tiles that did not decode.
     limits: Counter[str] = field(default_factory=Counter)
+    """Tiles in which a limit of the detector was reached, by its name."""
+
     unlike: int = 0
     fields: int = 0
-    kept: int = 0
-    gated: int = 0
-    outside: int = 0
-    background: int = 0
-    unmeasured: int = 0
-    pixels: int = 0
-    at_limit: int = 0
-    asked: int = 0
-    brown: int = 0
-    ringed: int = 0
+    kept: int = 0  # Of merged outlines, as are the next three: counted.
+    gated: int = 0  # Beyond the size limits.
+    outside: int = 0  # Outside of the tissue.
+    background: int = 0  # Not to be told from the background around them.
+    unmeasured: int = 0  # Cells whose pixels could not be read again.
+    pixels: int = 0  # Of measured cells in immunohistochemistry.
+    at_limit: int = 0  # Those of them that are as dark as the sensor can tell.
+    asked: int = 0  # Cells in immunohistochemistry that were looked around.
+    brown: int = 0  # Those in a brown ring.
+    ringed: int = 0  # Those whose ring is browner than they are.
 
     def found(self, found: TileFound) -> None:
         """A tile that came."""

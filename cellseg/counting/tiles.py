@@ -56,36 +56,26 @@ way in a run."""
 
 @dataclass(frozen=True, eq=False)
 class TileFound:
-    """What one tile brought.
-
-    Attributes
-    ----------
-    instances : Instances
-        On the slide's lattice, before merging.
-    limits : tuple of str
-        Limits of the detector that were reached.
-    unlike : (int, int)
-        As in :class:`~cellseg.network.detector.Detections`.
-    damaged : tuple of Box
-        Blocks that did not decode, of the halo too: filled with background.
-    raw : ndarray, (h, w, C)
-        The padded tile for measuring: every channel that is, the slide's dtype; NaN or 0 where it
-        was damaged. Empty where it was read elsewhere.
-    units : ndarray, float16, (rows, columns, 5), or None
-        Quality of the core: see :func:`cellseg.counting.quality.tile_units`; None where nothing
-        of it decoded.
-    error : str
-        Why pixels of the core are missing; empty if none are.
+    """What one tile brought; ``limits`` and ``unlike`` are as in
+    :class:`~cellseg.network.detector.Detections`.
     """
 
     tile: Tile
     instances: Instances = field(default_factory=Instances.empty)
+    """On the slide's lattice, before merging."""
+
     limits: tuple[str, ...] = ()
     unlike: tuple[int, int] = (0, 0)
-    damaged: tuple[Box, ...] = ()
+    damaged: tuple[Box, ...] = ()  # Blocks that did not decode, of the halo too: background.
     raw: NDArray[np.generic] = field(default_factory=lambda: np.empty((0, 0, 0)))
+    """The padded tile for measuring, (h, w, C): every channel that is, the slide's dtype; NaN or 0
+    where it was damaged. Empty where it was read elsewhere."""
+
     units: NDArray[np.float16] | None = None
-    error: str = ""
+    """Quality of the core, as :func:`~cellseg.counting.quality.tile_units` gives it; None where
+    nothing of it decoded."""
+
+    error: str = ""  # Why pixels of the core are missing; empty if none are.
 
 
 class TileSource:
@@ -108,18 +98,10 @@ class TileSource:
         """Of a pixel of ``raw``."""
         return len(self.measured) * self.slide.dtype.itemsize
 
-    @property
-    def channel_names(self) -> tuple[str, ...]:
-        """Names of the measured channels, in the order of ``raw``."""
-        return tuple(self.slide.channels[index] for index in self.measured)
-
     def read(self, tile: Tile) -> TileFound:
-        """Read a padded tile.
+        """Read a padded tile; blocks that do not decode are filled with background.
 
-        Raises
-        ------
-        RegionError
-            If no block of the core decodes. Blocks that do not are filled with background.
+        RegionError if no block of the core decodes.
         """
         try:
             return TileFound(tile, raw=self.region(tile.padded))
