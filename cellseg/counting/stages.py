@@ -215,7 +215,7 @@ class SlideCount:
         unit = (pixel_um / 1000) ** 2
         shapes = [self._on_lattice(region.shape) for region in self.plan.regions or ()]
         inside = [self.tissue.area_in(shape) * unit for shape in shapes]
-        return self.tissue.area_mm2(pixel_um), inside
+        return self.tissue.area_px() * unit, inside
 
     def doubts(self) -> list[str]:
         """Why the count may be wrong, as far as counting itself can tell, one line each."""

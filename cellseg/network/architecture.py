@@ -115,27 +115,13 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """Which network: as torchvision's where nothing is said.
+    """Which network: as torchvision's where nothing is said."""
 
-    Attributes
-    ----------
-    backbone : str
-        Of :data:`BACKBONES`.
-    pyramid : int
-        Channels of the feature pyramid, and so of the region proposals.
-    mask : int
-        Channels of the mask branch, whose arithmetic grows with their square.
-    box : int
-        Of the box head's two layers.
-    types : int
-        Cell types that found nuclei are sorted into; 0: none.
-    """
-
-    backbone: str = "resnet50"
-    pyramid: int = 256
-    mask: int = 256
-    box: int = 1024
-    types: int = 0
+    backbone: str = "resnet50"  # Of BACKBONES.
+    pyramid: int = 256  # Channels of the feature pyramid, and so of the region proposals.
+    mask: int = 256  # Channels of the mask branch, whose arithmetic grows with their square.
+    box: int = 1024  # Of the box head's two layers.
+    types: int = 0  # Cell types that found nuclei are sorted into; 0: none.
 
     def __post_init__(self) -> None:
         if self.backbone not in BACKBONES:

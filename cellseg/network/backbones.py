@@ -130,15 +130,11 @@ def _efficientnet_lite0(norm: Norm) -> nn.Module:
     return nn.Sequential(layers)
 
 
-_BODIES: dict[str, Callable[[Norm], nn.Module]] = {
-    "resnet50": lambda norm: cast(nn.Module, resnet50(weights=None, norm_layer=norm)),
-    "efficientnet_lite0": _efficientnet_lite0,
-}
-
-
 def build_body(name: str, norm: Norm) -> nn.Module:
     """The convolutions of a backbone with random weights, given the class of their norms."""
-    return _BODIES[name](norm)
+    if name == "resnet50":
+        return cast(nn.Module, resnet50(weights=None, norm_layer=norm))
+    return _efficientnet_lite0(norm)
 
 
 def with_pyramid(name: str, width: int, norm: Norm) -> BackboneWithFPN:

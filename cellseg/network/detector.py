@@ -59,21 +59,6 @@ class DetectorInfo:
     """Who the detector is, for the table and the record of a run.
 
     Other fields are as in :class:`~cellseg.network.modelfile.ModelCard`.
-
-    Attributes
-    ----------
-    mpp : float or None
-        µm per pixel that the model was trained at; None: any, the protocol's is taken.
-    score : float or None
-        Score at which the model counts best on its own validation; None: the protocol's.
-    sizes : Sizes or None
-        Of the objects that it was trained on; None: the protocol's gates hold.
-    device, inference : str
-        Where it runs, and what computes its network; cells of one run come from one.
-    notes : tuple of str
-        What was chosen when it was loaded, for a person.
-    tile_px : int
-        Side of the largest tile, without its halo, that is a good use of memory.
     """
 
     name: str
@@ -81,15 +66,17 @@ class DetectorInfo:
     classes: tuple[str, ...]
     object: str
     diameter_px: float | None = None
-    mpp: float | None = None
+    mpp: float | None = None  # µm per pixel of its training; None: any, the protocol's is taken.
     score: float | None = None
-    sizes: Sizes | None = None
+    """At which the model counts best on its own validation; None: the protocol's."""
+
+    sizes: Sizes | None = None  # Of what it was trained on; None: the protocol's gates hold.
     types: tuple[str, ...] = ()
     types_from: str = ""
-    device: str = ""
-    inference: str = "torch"
-    notes: tuple[str, ...] = ()
-    tile_px: int = 1024
+    device: str = ""  # Where it runs.
+    inference: str = "torch"  # What computes its network; cells of one run come from one.
+    notes: tuple[str, ...] = ()  # What was chosen when it was loaded, for a person.
+    tile_px: int = 1024  # The largest tile's side, without halo, that is a good use of memory.
 
     def __post_init__(self) -> None:
         # Names of classes go into tables, pages and other programs: nothing in them may act.

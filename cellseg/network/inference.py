@@ -30,38 +30,19 @@ class Wanted:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class NetworkOutput:
-    """Objects of one tile, before their masks are pasted.
+    """Objects of one tile, before their masks are pasted."""
 
-    Attributes
-    ----------
-    boxes : ndarray, float32, (D, 4)
-        (x1, y1, x2, y2), pixels of the tile.
-    classes : ndarray of int, (D,)
-        From 0.
-    masks : ndarray, float32, (D, M, M)
-        Probabilities inside the box.
-    fine, again : ndarray of int, (K,), and float32, (K, 2 M, 2 M)
-        Large objects, and what the second look at them says.
-    types : ndarray, float32, (D, T) or None
-        Probabilities of cell types.
-    likeness : ndarray, float32, (D, L) or None
-        See :data:`~cellseg.network.architecture.TYPE_LIKENESS`.
-    proposals : int
-        How many boxes were looked at.
-    is_full : bool
-        The limit on detections was reached.
-    """
-
-    boxes: NDArray[np.float32]
-    classes: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    masks: NDArray[np.float32]
-    fine: NDArray[np.int64]
-    again: NDArray[np.float32]
-    proposals: int
-    is_full: bool | NDArray[np.bool_]
-    types: NDArray[np.float32] | None = None
+    boxes: NDArray[np.float32]  # (D, 4): (x1, y1, x2, y2), pixels of the tile.
+    classes: NDArray[np.int64]  # (D,), from 0.
+    scores: NDArray[np.float32]  # (D,).
+    masks: NDArray[np.float32]  # (D, M, M): probabilities inside the box.
+    fine: NDArray[np.int64]  # (K,): large objects.
+    again: NDArray[np.float32]  # (K, 2 M, 2 M): what the second look at them says.
+    proposals: int  # How many boxes were looked at.
+    is_full: bool | NDArray[np.bool_]  # The limit on detections was reached.
+    types: NDArray[np.float32] | None = None  # (D, T): probabilities of cell types.
     likeness: NDArray[np.float32] | None = None
+    """(D, L): see :data:`~cellseg.network.architecture.TYPE_LIKENESS`."""
 
     def unlike(self, extent: tuple[int, int]) -> tuple[int, int]:
         """Fields of the tile that look unlike what types were learned from, and all that tell."""

@@ -3,22 +3,27 @@
 With ``resnet50`` and its usual widths the layers and their names are torchvision's
 ``maskrcnn_resnet50_fpn``, so that its COCO weights load; what differs is what has no weights:
 anchors (one size a level, 8 to 128 px, three ratios), limits on proposals and detections that
-follow the tile's area, no resizing of the input, class-agnostic suppression.
+follow the tile's area, no resizing of the input, class-agnostic suppression. Anchors and proposals
+are float32, whatever the features are.
 
 Source: He et al., Mask R-CNN, ICCV 2017, https://arxiv.org/abs/1703.06870.
 """
 
 from __future__ import annotations
 
+import math
+from copy import copy
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
@@ -26,12 +31,14 @@ from cellseg.network.architecture import (
     ANCHOR_SIZES_PX,
     ASPECT_RATIOS,
     BACKBONES,
+    PROPOSAL_NMS,
+    PROPOSAL_SCORE,
     Architecture,
+    Limits,
 )
 from cellseg.network.backbones import with_pyramid
 from cellseg.network.inference import NetworkOutput, Wanted
-from cellseg.network.roi_heads import CellRoIHeads, TypeHead
-from cellseg.network.rpn import CellRPN, ExactAnchors, ExactHead
+from cellseg.network.roi_heads import MOSTLY, CellRoIHeads, TypeHead, ignored_share
 from cellseg.network.timer import Lap, no_lap
 
 
@@ -52,6 +59,60 @@ class UnscaledTransform(GeneralizedRCNNTransform):  # type: ignore[misc]
     ) -> tuple[Tensor, dict[str, Tensor] | None]:
         """Leave the image as it is."""
         return image, target
+
+
+class ExactAnchors(AnchorGenerator):  # type: ignore[misc]
+    """Anchors in float32: in bfloat16 two that differ by less than 4 px around 1,000 are one."""
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """Anchors (A, 4) of each image; only the shapes of the maps are looked at."""
+        one = feature_maps[0].new_zeros(1, dtype=torch.float32)
+        shapes = [one.expand(level.shape) for level in feature_maps]
+        return cast("list[Tensor]", super().forward(image_list, shapes))
+
+
+class ExactHead(RPNHead):  # type: ignore[misc]
+    """Objectness and box shifts in float32."""
+
+    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Of each level, (N, A, H, W) and (N, 4 A, H, W)."""
+        scores, shifts = super().forward(x)
+        return [score.float() for score in scores], [shift.float() for shift in shifts]
+
+
+class CellRPN(RegionProposalNetwork):  # type: ignore[misc]
+    """Region proposal network that learns nothing from ignored regions.
+
+    When counting, as many proposals pass as :class:`Limits` has for the image's area.
+    """
+
+    def assign_targets_to_anchors(
+        self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Labels (1 object, 0 background, -1 neither) and matched boxes of each image's anchors."""
+        labels, matched = super().assign_targets_to_anchors(anchors, targets)
+        for label, places, target in zip(labels, anchors, targets, strict=True):
+            label[(label == 0) & (ignored_share(places, target) >= MOSTLY)] = -1
+        return labels, matched
+
+    def filter_proposals(
+        self,
+        proposals: Tensor,
+        objectness: Tensor,
+        image_shapes: list[tuple[int, int]],
+        num_anchors_per_level: list[int],
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Boxes and scores of each image that are worth a second look."""
+        chosen = self
+        if not self.training:
+            # A copy, and of its settings alone: another thread may have tiles of another size.
+            chosen, limits = copy(self), Limits.for_area(math.prod(image_shapes[0]))
+            chosen.score_thresh, chosen.nms_thresh = PROPOSAL_SCORE, PROPOSAL_NMS
+            chosen._pre_nms_top_n = {"testing": limits.pre_nms}
+            chosen._post_nms_top_n = {"testing": limits.proposals}
+        given = (proposals, objectness, image_shapes, num_anchors_per_level)
+        found = RegionProposalNetwork.filter_proposals(chosen, *given)
+        return cast("tuple[list[Tensor], list[Tensor]]", found)
 
 
 def build_maskrcnn(

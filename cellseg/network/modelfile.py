@@ -68,60 +68,37 @@ Shown = Annotated[str, AfterValidator(visible)]
 
 
 class ModelCard(BaseModel):
-    """What is known of a model; it travels in the file's metadata.
-
-    Attributes
-    ----------
-    object : {'nucleus', 'cell'}
-        What the masks outline.
-    backbone, pyramid : str, int
-        Of :data:`~cellseg.network.architecture.BACKBONES`; channels of the feature pyramid.
-    mpp, diameter_px : float or None
-        µm per pixel at which the network expects the image; the usual object in such pixels.
-    types : tuple of str
-        Cell types that it tells apart besides, in slides stained as those it learned them from.
-    types_from : str
-        What tissue that was.
-    scores : dict
-        What it reached on ``validation``: ``mask_ap``, ``mask_ap50``, ``f1``, ….
-    settings : dict
-        Suggested settings of a run, such as ``score``.
-    inference : tuple of str
-        What may compute the network: its numbers agreed with torch's on validation images.
-    protocol : CountProtocol or None
-        What it counts by where nobody names a protocol.
-    base, base_file : str
-        Checksum of the model that a taught one sits on, and the name it is found by: a shipped
-        model's, or of a file beside it. Empty for a model that is whole.
-    checksum : str
-        SHA-256 of the file; set when it is loaded, never stored.
-    """
+    """What is known of a model; it travels in the file's metadata."""
 
     model_config = ConfigDict(frozen=True)
 
     format: int = FORMAT
     name: Shown = Field(min_length=1, max_length=200)
-    object: Literal["nucleus", "cell"] = "nucleus"
-    backbone: str = "resnet50"
-    pyramid: int = 256
+    object: Literal["nucleus", "cell"] = "nucleus"  # What the masks outline.
+    backbone: str = "resnet50"  # Of cellseg.network.architecture.BACKBONES.
+    pyramid: int = 256  # Channels of the feature pyramid.
     classes: tuple[Shown, ...] = Field(min_length=1, max_length=1000)
-    mpp: float | None = Field(None, gt=0)
-    diameter_px: float | None = Field(None, gt=0)
+    mpp: float | None = Field(None, gt=0)  # µm per pixel at which it expects the image.
+    diameter_px: float | None = Field(None, gt=0)  # The usual object, in such pixels.
     types: tuple[Shown, ...] = Field(default=(), max_length=100)
-    types_from: Shown = ""
+    """Cell types that it tells apart besides, in slides stained as those it learned them from."""
+
+    types_from: Shown = ""  # What tissue that was.
     data: tuple[DataCard, ...] = ()
     validation: str = ""
-    scores: dict[str, float] = {}
+    scores: dict[str, float] = {}  # Reached on ``validation``: mask_ap, mask_ap50, f1, ….
     started_from: str = "random weights"
     training: dict[str, float | str] = {}
-    settings: dict[str, float] = {}
+    settings: dict[str, float] = {}  # Suggested for a run, such as ``score``.
     licence: str = "not stated"
     made_with: str = ""
     inference: tuple[Shown, ...] = ("torch",)
-    protocol: CountProtocol | None = None
-    base: str = ""
-    base_file: Shown = ""
-    checksum: str = ""
+    """What may compute the network: its numbers agreed with torch's on validation images."""
+
+    protocol: CountProtocol | None = None  # What it counts by where nobody names a protocol.
+    base: str = ""  # Checksum of the model that a taught one sits on; empty for a whole one.
+    base_file: Shown = ""  # The name it is found by: a shipped model's, or of a file beside it.
+    checksum: str = ""  # SHA-256 of the file; set when it is loaded, never stored.
 
     @field_serializer("protocol")
     def _short(self, protocol: CountProtocol | None) -> dict[str, Any] | None:

@@ -18,25 +18,21 @@ from openvino import opset13 as ops
 from scipy.special import softmax
 
 from cellseg.errors import WeightsError, line_of
-from cellseg.network.architecture import (
-    TYPE_BINS,
-    TYPE_KEYS,
-    TYPE_LEVELS,
-    Limits,
-)
+from cellseg.network.architecture import TYPE_BINS, TYPE_KEYS, TYPE_LEVELS, Limits
 from cellseg.network.boxes import (
     Floats,
     Indices,
     anchors,
     clipped,
+    mean_samples,
     proposals,
+    sampled,
     shifted,
     unsuppressed,
 )
 from cellseg.network.graphs import LEVELS, Graphs
 from cellseg.network.inference import Inference, NetworkOutput, Wanted
 from cellseg.network.modelfile import Arrays, parameter
-from cellseg.network.sampling import mean_samples, sampled
 from cellseg.network.timer import Timer
 
 BOX_SIDE, MASK_SIDE = 7, 14

@@ -27,23 +27,12 @@ def paste_all(
     boxes: NDArray[np.float32],
     extent: tuple[int, int],
 ) -> list[Pasted | None]:
-    """Resample the mask branch's output to pixels, inside the boxes only.
+    """Resample the mask branch's output, (D, M, M), to pixels, inside the boxes only.
 
-    Parameters
-    ----------
-    probabilities : ndarray, float32, (D, M, M)
-    boxes : ndarray, float32, (D, 4)
-        (x1, y1, x2, y2), pixels, not rounded.
-    extent : (int, int)
-        Height and width of the image, pixels.
+    ``boxes``, (D, 4), are (x1, y1, x2, y2), not rounded; ``extent`` is the image's height and
+    width. What comes is the tight box and the mask in it of each, in order; None where no pixel
+    reaches the threshold.
 
-    Returns
-    -------
-    list of (Box, ndarray of bool) or None
-        The tight box and the mask in it, in order; None where no pixel reaches the threshold.
-
-    Notes
-    -----
     The mask branch is trained on targets that torchvision's RoIAlign (``aligned=False``)
     draws from the annotated mask: bin ``i`` of ``M`` holds the mask at pixel *index*
     ``x0 + (i + 0.5) (x1 - x0) / M``. The same relation is inverted here, so that no half

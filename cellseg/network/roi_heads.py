@@ -19,21 +19,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection.roi_heads import (
-    RoIHeads,
-    fastrcnn_loss,
-    maskrcnn_loss,
-)
+from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss, maskrcnn_loss
 from torchvision.ops import MultiScaleRoIAlign, roi_align
 from torchvision.ops import boxes as box_ops
 
 from cellseg.network.architecture import TYPE_BINS, TYPE_LEVELS, TYPE_LIKENESS, Limits
+from cellseg.network.boxes import Floats, level_of, mean_samples, sampled, weighted
 from cellseg.network.inference import Wanted
-from cellseg.network.rpn import MOSTLY, ignored_share
-from cellseg.network.sampling import Floats, level_of, mean_samples, sampled, weighted
 from cellseg.network.timer import Lap
 
 Target = dict[str, Tensor]
+
+MOSTLY = 0.5
+"""A box of which such a share is ignored counts neither as an object nor as background."""
 
 BOXES_AT_ONCE, FEW_BOXES = 1024, 256
 """Proposals that go through the box head together when counting, on a GPU and on a processor, whose
@@ -42,12 +40,30 @@ caches hold no more samples."""
 MASKS_AT_ONCE = 128
 """Boxes that go through the mask branch together when counting: what its memory grows with."""
 
-
 TYPE_HIDDEN = 64
 """Of the classifier of cell types."""
 
 _Sampled = Callable[[MultiScaleRoIAlign, Tensor], Tensor]
 """Samples (B, C, S, S) of one image's boxes (B, 4)."""
+
+
+def ignored_share(boxes: Tensor, target: Target) -> Tensor:
+    """Share of each box (x1, y1, x2, y2), (B, 4), that the target's ignored regions cover, (B,).
+
+    The target may lack ``ignored``, uint8 (H, W): then nothing is. Boxes are widened to whole
+    pixels and cut at the image's edge.
+    """
+    ignored = target.get("ignored")
+    if ignored is None or not bool(ignored.any()):
+        return boxes.new_zeros(len(boxes))
+    height, width = ignored.shape
+    sums = F.pad(ignored.long().cumsum(0).cumsum(1), (1, 0, 1, 0))
+    x1, y1 = boxes[:, :2].floor().long().unbind(1)
+    x2, y2 = boxes[:, 2:].ceil().long().unbind(1)
+    x1, x2 = x1.clamp(0, width), x2.clamp(0, width)
+    y1, y2 = y1.clamp(0, height), y2.clamp(0, height)
+    covered = sums[y2, x2] - sums[y1, x2] - sums[y2, x1] + sums[y1, x1]
+    return covered / ((x2 - x1) * (y2 - y1)).clamp_min(1)
 
 
 def _array(level: Tensor) -> Floats:
@@ -138,17 +154,10 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
 
     Of the positive boxes of a batch ``mask_samples`` train the mask branch, the rest the boxes
     only.
-
-    Attributes
-    ----------
-    bins_first : bool
-        The box head takes its samples bin by bin (:meth:`put_bins_first`).
-    type_head : TypeHead or None
-        Sorts what is found, when counting, if that is wanted.
     """
 
-    bins_first: bool = False
-    type_head: TypeHead | None
+    bins_first: bool = False  # The box head takes its samples bin by bin.
+    type_head: TypeHead | None  # Sorts what is found, when counting, if that is wanted.
 
     def __init__(self, *parts: object, mask_samples: int) -> None:
         super().__init__(*parts)

@@ -62,29 +62,20 @@ STRIP_ROWS, STRIPS_KEPT = 32, 16
 
 @dataclass(frozen=True, eq=False)
 class TissueMask:
-    """What the prefilter found on one slide.
+    """What the prefilter found on one slide."""
 
-    Attributes
-    ----------
-    tissue : ndarray, bool, (h, w)
-        Tissue as it looks; for areas.
-    search : ndarray, bool, (h, w)
-        Where cells are looked for: found at a lower threshold and grown by about 50 µm.
-    step : float
-        Lattice pixels per mask pixel, each way.
-    extent : (int, int)
-        Height and width of the slide, lattice pixels; the last mask row and column may
-        stand for less than a whole step.
-    region : shapely.MultiPolygon or None
-        (x, y) in lattice pixels; nothing far from it is searched, nothing outside it measured as
-        tissue.
-    """
-
-    tissue: NDArray[np.bool_]
+    tissue: NDArray[np.bool_]  # (h, w): tissue as it looks; for areas.
     search: NDArray[np.bool_]
-    step: float
+    """(h, w): where cells are looked for, found at a lower threshold and grown by about 50 µm."""
+
+    step: float  # Lattice pixels per mask pixel, each way.
     extent: tuple[int, int]
+    """Height and width of the slide, lattice pixels; the last mask row and column may stand for
+    less than a whole step."""
+
     region: shapely.MultiPolygon | None = None
+    """(x, y) in lattice pixels; nothing far from it is searched, nothing outside it measured as
+    tissue."""
 
     @classmethod
     def everything(cls, extent: tuple[int, int], step: float = float(OVERVIEW_STEP)) -> TissueMask:
@@ -144,10 +135,6 @@ class TissueMask:
         """Area of the tissue in a region, lattice pixels."""
         return float(region.area) * self._share(self.tissue, region)
 
-    def area_mm2(self, mpp: float) -> float:
-        """Area of the tissue in mm²; ``mpp`` is µm per lattice pixel."""
-        return self.area_px() * mpp * mpp * 1e-6
-
     def _area(self, mask: NDArray[np.bool_]) -> float:
         if self.region is not None:
             return float(self.region.area) * self._share(mask, self.region)
@@ -201,17 +188,10 @@ def overview_features(fine: NDArray[np.float32], light: Light) -> NDArray[np.flo
 
     In fluorescence the square root is taken first, so that dim nuclei show.
 
-    Parameters
-    ----------
-    fine : ndarray, float32, (H·k, W·k, 3)
-        Normalised, about 2 µm/px. Sides that are no multiple of :data:`FINE_FACTOR`, k, are filled
-        up by repeating the edge.
-
-    Returns
-    -------
-    ndarray, float32, (H, W, 7)
-        Mean of each colour, darkest, brightest and spread of the grey value, light.
-        Strips of whole multiples of k rows give the same values as the whole image.
+    ``fine``, (H·k, W·k, 3), is normalised, about 2 µm/px. Sides that are no multiple of
+    :data:`FINE_FACTOR`, k, are filled up by repeating the edge. What comes, (H, W, 7), is the mean
+    of each colour, darkest, brightest and spread of the grey value, light. Strips of whole
+    multiples of k rows give the same values as the whole image.
     """
     values = np.sqrt(np.clip(fine, 0.0, 1.0)) if light == "fluorescence" else fine
     factor = FINE_FACTOR
@@ -291,16 +271,10 @@ class TissueFinder:
         step: float = float(OVERVIEW_STEP),
         small_side_px: int = SMALL_SIDE_PX,
     ) -> TissueMask:
-        """Find the tissue of a slide.
+        """Find the tissue of a slide, from what :func:`overview_features` gives, (H, W, 7).
 
-        Parameters
-        ----------
-        features : ndarray, float32, (H, W, 7), or Strips
-            From :func:`overview_features`.
-        extent : (int, int), optional
-            Size of the slide, lattice pixels; the overview's size times ``step`` otherwise.
-        step : float
-            Lattice pixels per overview pixel.
+        ``step`` is in lattice pixels per overview pixel; ``extent`` is the slide's size in lattice
+        pixels, the overview's times ``step`` by default.
         """
         chance = self.probabilities(features)
         is_dark = features[np.zeros(1, np.int64)][0, 0, 6] > 0.5

@@ -23,13 +23,9 @@ EPS = 1e-5
 class UNet:
     """Encoder and decoder with skip connections; each level halves the resolution.
 
-    KeyError, ValueError if an array is missing or has another shape.
+    Arrays go by the names that the torch module gives them.
 
-    Parameters
-    ----------
-    arrays : mapping of ndarray
-        By the names that the torch module gives them.
-    levels : int
+    KeyError, ValueError if an array is missing or has another shape.
     """
 
     def __init__(self, arrays: Mapping[str, Floats], levels: int) -> None:

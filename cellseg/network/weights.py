@@ -20,7 +20,7 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from cellseg.errors import WeightsError, line_of, writing
 from cellseg.network.architecture import TYPE_KEYS, Architecture
-from cellseg.network.maskrcnn import build_maskrcnn
+from cellseg.network.maskrcnn import ExactAnchors, build_maskrcnn
 from cellseg.network.modelfile import (
     CONTENT_KEY,
     METADATA_KEY,
@@ -32,18 +32,14 @@ from cellseg.network.modelfile import (
     parameter,
     read_arrays,
 )
-from cellseg.network.rpn import ExactAnchors
 
 COCO_URL: str = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.url
 """Where torchvision keeps its COCO weights; the name ends in the start of its SHA-256."""
 
-COCO_NORM_EPS, NORM_EPS = 0.0, 1e-5
-"""``eps`` of the frozen batch norm: torchvision's COCO model, and this network."""
+NORM_EPS = 1e-5
+"""``eps`` of this network's frozen batch norm; torchvision's COCO model has none."""
 
-HEAD_KEYS = (
-    "roi_heads.box_predictor.",
-    "roi_heads.mask_predictor.mask_fcn_logits.",
-)
+HEAD_KEYS = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
 """The arrays that depend on the classes."""
 
 
@@ -161,7 +157,15 @@ def read_coco() -> dict[str, Tensor]:
     """
     path = coco_file()
     if not path.is_file():
-        _fetch(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(COCO_URL, str(path), _coco_hash(), progress=False)
+        except (OSError, RuntimeError) as error:
+            raise WeightsError(
+                f"torchvision's COCO weights could not be fetched ({line_of(error)}); download "
+                f"{COCO_URL} elsewhere and put it at {path}, or start from another model",
+                hint="init",
+            ) from error
     with path.open("rb") as handle:
         digest = file_digest(handle, "sha256").hexdigest()
     if not digest.startswith(_coco_hash()):
@@ -171,7 +175,7 @@ def read_coco() -> dict[str, Tensor]:
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        return _refold(start_of(state, (), ("any",)), COCO_NORM_EPS)
+        return _refold(start_of(state, (), ("any",)))
     except (pickle.UnpicklingError, RuntimeError, AttributeError, EOFError, ValueError) as error:
         raise WeightsError(f"{path}: cannot be read: {line_of(error)}") from error
 
@@ -197,25 +201,13 @@ def _coco_hash() -> str:
     return coco_file().stem.rsplit("-", 1)[-1]
 
 
-def _fetch(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(COCO_URL, str(path), _coco_hash(), progress=False)
-    except (OSError, RuntimeError) as error:
-        raise WeightsError(
-            f"torchvision's COCO weights could not be fetched ({line_of(error)}); download "
-            f"{COCO_URL} elsewhere and put it at {path}, or start from another model",
-            hint="init",
-        ) from error
-
-
-def _refold(state: dict[str, Tensor], eps: float) -> dict[str, Tensor]:
-    """Batch-norm gains for :data:`NORM_EPS` that do what they did with ``eps``."""
+def _refold(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Batch-norm gains for :data:`NORM_EPS` that do what they did without."""
     out = dict(state)
     for key, variance in state.items():
         if key.endswith(".running_var"):
             gain = key.removesuffix("running_var") + "weight"
-            factor = (variance.double() + NORM_EPS) / (variance.double() + eps).clamp_min(1e-30)
+            factor = (variance.double() + NORM_EPS) / variance.double().clamp_min(1e-30)
             out[gain] = (state[gain].double() * factor.sqrt()).to(state[gain].dtype)
     return out
 

@@ -20,13 +20,12 @@ from cellseg.counting.request import CountRequest
 from cellseg.errors import SettingsError, WeightsError
 from cellseg.network import detect
 from cellseg.network.architecture import Architecture
-from cellseg.network.boxes import unsuppressed
+from cellseg.network.boxes import mean_samples, sampled, unsuppressed
 from cellseg.network.detect import load_detector
 from cellseg.network.detector import DetectorInfo
 from cellseg.network.inference import Wanted
 from cellseg.network.modelfile import ModelCard, read_arrays
 from cellseg.network.ranges import input_ranges
-from cellseg.network.sampling import mean_samples, sampled
 from cellseg.network.timer import Timer
 from cellseg.network.torch_inference import TorchInference, make_ready
 from cellseg.network.weights import load_model, save_model

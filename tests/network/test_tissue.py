@@ -29,7 +29,6 @@ def test_areas_count_the_partial_last_row_once():
     mask = _mask([[1, 0], [1, 1]], (20, 32))
     assert mask.area_px() == 16 * 16 + 4 * 16 + 4 * 16
     assert mask.skipped_px() == 16 * 16
-    assert mask.area_mm2(0.5) == pytest.approx(mask.area_px() * 0.25e-6)
     found = mask.contains([0, 19.9, 20, -1, 5], [0, 31.9, 3, 3, 20])
     assert found.tolist() == [True, True, False, False, False]
     found = TissueMask(mask.tissue, mask.search | True, 16.0, (20, 32))
