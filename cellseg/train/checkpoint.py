@@ -20,25 +20,19 @@ Parts = dict[str, dict[str, Tensor]]
 
 @dataclass
 class TrainState:
-    """What a resumed training must know beside the tensors.
-
-    Attributes
-    ----------
-    seconds : float
-        Time spent so far, validation included, over all resumed parts.
-    history : list of dict
-        One entry a validation: ``step``, ``minutes`` and the scores.
-    best : dict
-        The entry of the best validation so far; empty before the first.
-    run : dict
-        What a resumed training must agree on: classes, data, start, and whether that knew the task.
-    """
+    """What a resumed training must know beside the tensors."""
 
     step: int = 0
-    seconds: float = 0.0
+    seconds: float = 0.0  # Spent so far, validation included, over all resumed parts.
     history: list[dict[str, float]] = field(default_factory=list)
+    """One entry a validation: ``step``, ``minutes`` and the scores."""
+
     best: dict[str, float] = field(default_factory=dict)
+    """The entry of the best validation so far; empty before the first."""
+
     run: dict[str, object] = field(default_factory=dict)
+    """What a resumed training must agree on: classes, data, start, and whether that knew the
+    task."""
 
 
 def write(path: Path, parts: Parts, state: TrainState) -> None:
@@ -59,13 +53,7 @@ def forget(folder: Path) -> None:
 
 
 def read(path: Path) -> tuple[Parts, TrainState]:
-    """Read what :func:`write` wrote.
-
-    Raises
-    ------
-    WeightsError
-        If the file is damaged.
-    """
+    """Read what :func:`write` wrote; WeightsError if the file is damaged."""
     parts: Parts = {}
     try:
         with safe_open(path, "pt") as handle:

@@ -35,28 +35,18 @@ ENDINGS = (".geojson.gz", ".geojson", ".json", ".roi", ".zip")
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertRequest:
-    """What is to be converted: files with the endings :data:`ENDINGS`, to a COCO JSON.
-
-    Attributes
-    ----------
-    images : tuple of Path
-        One picture for each input, in the same order; or one folder, in which each has its
-        input's name; empty: they lie beside the inputs.
-    mpp : float or None
-        µm per pixel, where the pictures do not say.
-    kind : str
-        Class of what has none.
-    whole_cells : bool
-        Of QuPath's cells take the cell's outline in place of its nucleus's.
-    """
+    """What is to be converted: files with the endings :data:`ENDINGS`, to a COCO JSON."""
 
     inputs: tuple[Path, ...]
     output: Path
     images: tuple[Path, ...] = ()
-    mpp: float | None = None
+    """One picture for each input, in the same order; or one folder, in which each has its input's
+    name; empty: they lie beside the inputs."""
+
+    mpp: float | None = None  # µm per pixel, where the pictures do not say.
     channel: str | None = None
-    kind: str = "cell"
-    whole_cells: bool = False
+    kind: str = "cell"  # Class of what has none.
+    whole_cells: bool = False  # Of QuPath's cells the cell's outline, not its nucleus's.
     overwrite: bool = False
 
 
@@ -73,15 +63,9 @@ class Converted:
 def convert(request: ConvertRequest) -> Converted:
     """Write the COCO JSON and its pictures.
 
-    Raises
-    ------
-    InputError
-        With one line a fault, if anything is wrong with an input or its picture; nothing is
-        written then but pictures.
-    SettingsError
-        If it does not say which picture or channel is meant, or a package is missing.
-    OutputError
-        If the JSON is there already, or the disk refuses.
+    InputError, with one line a fault, if anything is wrong with an input or its picture; nothing
+    is written then but pictures. SettingsError if it does not say which picture or channel is
+    meant, or a package is missing. OutputError if the JSON is there already, or the disk refuses.
     """
     if request.output.exists() and not request.overwrite:
         raise OutputError(
@@ -112,10 +96,8 @@ def _read(path: Path, *, whole_cells: bool) -> Drawing:
     name = path.name.lower()
     if not name.endswith(ENDINGS):
         raise SettingsError(f"{path}: expected a name that ends in {', '.join(ENDINGS)}")
-    if name.endswith((".roi", ".zip")):
-        drawing = read_rois(path)
-    else:
-        drawing = read_geojson(path, whole_cells=whole_cells)
+    is_imagej = name.endswith((".roi", ".zip"))
+    drawing = read_rois(path) if is_imagej else read_geojson(path, whole_cells=whole_cells)
     if not (drawing.objects or drawing.regions or drawing.faults):
         raise InputError(f"{path}: holds no outlines of objects")
     return drawing

@@ -24,29 +24,14 @@ MIN_AREA_PX = 12
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """A square crop, ready for the network.
+    """A square crop, ready for the network."""
 
-    Attributes
-    ----------
-    image : Tensor, float32, (3, S, S)
-        In 0 … 1.
-    boxes : Tensor, float32, (N, 4)
-        torchvision's (x1, y1, x2, y2).
-    masks : Tensor, uint8, (N, S, S)
-    labels : Tensor, int64, (N,)
-        From 1; 0 is torchvision's background.
-    outlined : Tensor, bool, (N,)
-        False: the mask is the filled box, and no outline is learned from it.
-    ignored : Tensor, uint8, (S, S)
-        Set where nothing is known.
-    """
-
-    image: Tensor
-    boxes: Tensor
-    masks: Tensor
-    labels: Tensor
-    outlined: Tensor
-    ignored: Tensor
+    image: Tensor  # float32, (3, S, S), in 0 … 1.
+    boxes: Tensor  # float32, (N, 4): torchvision's (x1, y1, x2, y2).
+    masks: Tensor  # uint8, (N, S, S).
+    labels: Tensor  # int64, (N,), from 1; 0 is torchvision's background.
+    outlined: Tensor  # bool, (N,). False: the mask is the filled box, nothing is learned from it.
+    ignored: Tensor  # uint8, (S, S): set where nothing is known.
 
     @classmethod
     def of(cls, image: Tensor, masks: Tensor, labels: Tensor) -> Crop:

@@ -26,27 +26,15 @@ LONGEST_PX = 512.0
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Images ready for training.
-
-    Attributes
-    ----------
-    train, held : list of AnnotatedImage
-        To train on and to validate on, with their zoom.
-    mpp : float or None
-        µm per pixel of the network.
-    digest : str
-        SHA-256 over the JSON files: a resumed training must have the same.
-    validated_on : str
-        What ``held`` is, for the model card.
-    """
+    """Images ready for training, with their zoom."""
 
     train: list[AnnotatedImage]
-    held: list[AnnotatedImage]
+    held: list[AnnotatedImage]  # To validate on.
     classes: tuple[str, ...]
-    mpp: float | None
+    mpp: float | None  # µm per pixel of the network.
     cards: tuple[DataCard, ...]
-    digest: str
-    validated_on: str
+    digest: str  # SHA-256 over the JSON files: a resumed training must have the same.
+    validated_on: str  # What ``held`` is, for the model card.
 
     @property
     def diameter_px(self) -> float:
@@ -86,7 +74,11 @@ def prepare(request: TrainRequest, tell: Report) -> Prepared:
         what = "objects have boxes but no outlines" if whole.objects else "are no annotated objects"
         raise InputError(f"{request.data[0]}: there {what}")
     if request.validation is not None:
-        images, held = list(whole.images), _held(request, request.validation, whole.classes)
+        other = judgeable(read_coco(request.validation, images=request.images))
+        if unknown := sorted(set(other.classes) - set(whole.classes)):
+            lacking = f"classes that the training data does not have: {', '.join(unknown)}"
+            raise InputError(f"{request.validation}: {lacking}")
+        images, held = list(whole.images), with_classes(other, whole.classes)
         said = request.validation.name
     else:
         images, held = split(whole.images, request.held_share)
@@ -130,15 +122,6 @@ def prepare(request: TrainRequest, tell: Report) -> Prepared:
         )
     )
     return data
-
-
-def _held(request: TrainRequest, path: Path, classes: tuple[str, ...]) -> list[AnnotatedImage]:
-    data = judgeable(read_coco(path, images=request.images))
-    if unknown := sorted(set(data.classes) - set(classes)):
-        raise InputError(
-            f"{path}: classes that the training data does not have: {', '.join(unknown)}"
-        )
-    return with_classes(data, classes)
 
 
 def network_mpp(images: list[AnnotatedImage]) -> float | None:

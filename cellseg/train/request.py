@@ -15,58 +15,39 @@ from cellseg.train.validate import Validation
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRequest:
-    """What to train on and how.
+    """What to train on and how."""
 
-    Attributes
-    ----------
-    data, validation : tuple of Path, Path
-        COCO JSON files; classes are matched by name. Without validation data ``held_share`` of
-        each set's images is held back.
-    output : Path
-        Folder of the checkpoint and the model; a training found there goes on.
-    images : Path, optional
-        Folder of the images, where it is not the JSON's.
-    init : str
-        ``default``, ``coco``, ``imagenet``, ``none`` or a model file.
-    minutes, steps : optional
-        Bounds; what comes first ends the training.
-    resume : bool, optional
-        True: there must be a training to go on with; False: begin anew; None: as it is found.
-    mpp : float, optional
-        µm per pixel of images that do not say theirs.
-    validations : int
-        How often to validate, evenly over the training.
-    patience : int
-        So many validations in a row without a better one end the training: it only learns its
-        own images by heart from there on.
-    seed : int
-        Of all that is drawn: crops and their changes, new arrays, what a step learns from. As
-        many threads on the same device give the same weights.
-    limits : TrainingLimits, optional
-        Bounds on the cost of a step.
-    """
-
-    data: tuple[Path, ...]
-    output: Path
+    data: tuple[Path, ...]  # COCO JSON files; classes are matched by name.
+    output: Path  # Folder of the checkpoint and the model; a training found there goes on.
     validation: Path | None = None
-    images: Path | None = None
-    init: str = "default"
-    minutes: float | None = None
+    """As the data; without it ``held_share`` of each set's images is held back."""
+
+    images: Path | None = None  # Folder of the images, where it is not the JSON's.
+    init: str = "default"  # ``default``, ``coco``, ``imagenet``, ``none`` or a model file.
+    minutes: float | None = None  # Of both bounds, what comes first ends the training.
     steps: int | None = None
     batch: int = 4
     crop_px: int = 256
     device: str = "auto"
     resume: bool | None = None
+    """True: there must be a training to go on with; False: begin anew; None: as it is found."""
+
     object: Literal["nucleus", "cell"] = "nucleus"
     name: str | None = None
-    mpp: float | None = None
+    mpp: float | None = None  # µm per pixel of images that do not say theirs.
     licence: str = "not stated"
-    validations: int = 10
+    validations: int = 10  # How often to validate, evenly over the training.
     held_share: float = 0.1
     patience: int = 4
+    """So many validations in a row without a better one end the training: it only learns its own
+    images by heart from there on."""
+
     workers: int = 1
     seed: int = 0
-    limits: TrainingLimits | None = None
+    """Of all that is drawn: crops and their changes, new arrays, what a step learns from. As many
+    threads on the same device give the same weights."""
+
+    limits: TrainingLimits | None = None  # Bounds on the cost of a step.
 
     def __post_init__(self) -> None:
         if not self.data:

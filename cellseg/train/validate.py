@@ -45,22 +45,12 @@ WINDOW_PX, MOST_WINDOWS = 1024, 64
 
 @dataclass(frozen=True)
 class Validation:
-    """Scores on the held-back images.
+    """Scores on the held-back images."""
 
-    Attributes
-    ----------
-    mask_ap, mask_ap50 : float
-        COCO's mean average precision over mask IoU 0.50 … 0.95, and at 0.50; mean over classes.
-    f1 : float
-        At mask IoU 0.5 and the best score threshold, with the right class.
-    score : float
-        The threshold that counts right; nan where too few images are held back to tell.
-    """
-
-    mask_ap: float
-    mask_ap50: float
-    f1: float
-    score: float
+    mask_ap: float  # COCO's mean average precision over mask IoU 0.50 … 0.95, mean over classes.
+    mask_ap50: float  # As that, at 0.50.
+    f1: float  # At mask IoU 0.5 and the best score threshold, with the right class.
+    score: float  # The threshold that counts right; nan where too few images are held back.
     images: int
     objects: int
 
@@ -181,15 +171,16 @@ def split(
     groups: dict[str, list[int]] = {}
     for index, image in enumerate(images):
         groups.setdefault(image.group, []).append(index)
+    whole = {
+        name: [index for index in members if not images[index].known_in_part]
+        for name, members in groups.items()
+    }
     held: set[int] = set()
-    for members in groups.values():
-        whole = [index for index in members if not images[index].known_in_part]
+    for name, members in groups.items():
         count = min(round(len(members) * share), len(members) - 1)
-        held.update(rng.permutation(np.array(whole, np.int64))[:count].tolist())
-    if not held and len(images) > 1:
-        most = max(groups.values(), key=len)
-        whole = [i for i in most if not images[i].known_in_part]
-        if whole:
-            held.add(int(rng.choice([i for i in whole if images[i].masks] or whole)))
+        held.update(rng.permutation(np.array(whole[name], np.int64))[:count].tolist())
+    most = whole[max(groups, key=lambda name: len(groups[name]))] if len(images) > 1 else []
+    if not held and most:
+        held.add(int(rng.choice([i for i in most if images[i].masks] or most)))
     train = [image for index, image in enumerate(images) if index not in held]
     return train, [image for index, image in enumerate(images) if index in held]
