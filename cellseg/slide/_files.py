@@ -42,7 +42,13 @@ def open_content(path: Location, request: Request) -> Content:
                 content = recognised(file).open_content(file, inner)
                 files.callback(content.close)
                 opened[z, channel] = one = _of_one_channel(file, content)
-                _check_alike(file, one, next(iter(opened.values())))
+                found, expected = one.levels[0], next(iter(opened.values())).levels[0]
+                if _shape(found) != _shape(expected):
+                    raise InputError(
+                        f"{file.name}: {found.height} × {found.width} px of {found.dtype}, other "
+                        f"channels of the field have {expected.height} × {expected.width} px of "
+                        f"{expected.dtype}"
+                    )
         contents = list(opened.values())
         first, pattern = contents[0], FilePattern(path.name)
 
@@ -86,15 +92,6 @@ def _of_one_channel(file: Location, content: Content) -> Content:
         several = content.levels[0].bands
         raise InputError(f"{file.name}: holds {several} channels; expected a file for each channel")
     return content
-
-
-def _check_alike(file: Location, one: Content, first: Content) -> None:
-    found, expected = one.levels[0], first.levels[0]
-    if _shape(found) != _shape(expected):
-        raise InputError(
-            f"{file.name}: {found.height} × {found.width} px of {found.dtype}, other channels of "
-            f"the field have {expected.height} × {expected.width} px of {expected.dtype}"
-        )
 
 
 def _shape(level: Raster) -> tuple[int, int, str]:

@@ -19,25 +19,17 @@ from cellseg.storage import Location
 
 @dataclass(frozen=True)
 class Frames:
-    """What a library says of an image of frames.
-
-    Attributes
-    ----------
-    size : dict of str to int
-        Lengths of the axes Y, X, and of those of Z, T, C and S (red, green, blue) that it has.
-    count : int
-        Images in the file.
-    read : callable
-        From (z, t, c) to that frame, (h, w) or (h, w, S).
-    """
+    """What a library says of an image of frames."""
 
     format: str
     size: dict[str, int]
+    """Lengths of the axes Y, X, and of those of Z, T, C and S (red, green, blue) that it has."""
+
     dtype: np.dtype[np.generic]
     names: Sequence[str | None]
     pixel_size: PixelSize
-    count: int
-    read: Callable[[int, int, int], Pixels]
+    count: int  # Images in the file.
+    read: Callable[[int, int, int], Pixels]  # From (z, t, c) to a frame, (h, w) or (h, w, S).
     close: Callable[[], None]
     notes: tuple[str, ...] = ()
 

@@ -89,13 +89,11 @@ def _labels(along: Element) -> int:
 
 def parse_ome(root: Element | None, image: int) -> OmeImage:
     """The entry of one image, by the number of its element; nothing of what cannot be read."""
-    images = [] if root is None else [element for element in root if _tag(element) == "Image"]
-    if not 0 <= image < len(images):
-        return NO_IMAGE
-    pixels = next((child for child in images[image] if _tag(child) == "Pixels"), None)
+    images = [] if root is None else root.findall("{*}Image")
+    pixels = images[image].find("{*}Pixels") if 0 <= image < len(images) else None
     if pixels is None:
         return NO_IMAGE
-    channels = [child for child in pixels if _tag(child) == "Channel"]
+    channels = pixels.findall("{*}Channel")
     samples = [channel.get("SamplesPerPixel") or "" for channel in channels]
     units = pixels.get("PhysicalSizeYUnit", "µm"), pixels.get("PhysicalSizeXUnit", "µm")
     return OmeImage(
@@ -103,7 +101,3 @@ def parse_ome(root: Element | None, image: int) -> OmeImage:
         tuple(int(text) if text.isdecimal() else 1 for text in samples),
         from_scale(pixels.get("PhysicalSizeY"), pixels.get("PhysicalSizeX"), units, "OME-XML"),
     )
-
-
-def _tag(element: Element) -> str:
-    return element.tag.rpartition("}")[2]

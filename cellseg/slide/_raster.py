@@ -88,22 +88,15 @@ class ChunkCache:
 
 @dataclass(frozen=True, eq=False)
 class Raster:
-    """One level of one plane.
-
-    Attributes
-    ----------
-    chunk : tuple of int
-        (height, width) of what is decoded at once.
-    region : callable
-        From a box inside the raster and numbers of bands to pixels, (h, w, len(bands)).
-    """
+    """One level of one plane."""
 
     height: int
     width: int
     bands: int
     dtype: np.dtype[Any]
-    chunk: tuple[int, int]
+    chunk: tuple[int, int]  # (height, width) of what is decoded at once.
     region: Callable[[Box, Sequence[int]], Pixels]
+    """From a box inside the raster and numbers of bands to pixels, (h, w, len(bands))."""
 
 
 @dataclass(frozen=True)
@@ -125,22 +118,14 @@ def chunked(
     what: str = "window",
     pin: bool = False,
 ) -> Raster:
-    """A raster that is decoded in chunks of a regular grid; InputError if it claims too much.
+    """A raster (height, width, bands) that is decoded in chunks of a regular ``grid``, (h, w).
 
-    Parameters
-    ----------
-    shape : tuple of int
-        (height, width, bands).
-    decode : callable
-        From a chunk's box, cut at the raster's edges, to at least its pixels, (h, w, bands).
-        What it raises, for a damaged tile for instance, belongs to that chunk alone. False and
-        true become 0 and 255.
-    grid : tuple of int
-        (height, width) of a chunk.
-    what : str
-        What a chunk is called in messages.
-    pin : bool
-        Whether a decoded chunk is kept for good (files that can only be decoded whole).
+    ``decode`` goes from a chunk's box, cut at the raster's edges, to at least its pixels,
+    (h, w, bands). What it raises, for a damaged tile for instance, belongs to that chunk alone.
+    False and true become 0 and 255. ``what`` is what a chunk is called in messages; with ``pin`` a
+    decoded chunk is kept for good (files that can only be decoded whole).
+
+    InputError if it claims too much.
     """
     height, width, bands = shape
     check_plane(source.path.name, height, width, grid)

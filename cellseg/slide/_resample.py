@@ -22,18 +22,10 @@ _BAND_ROWS = 32  # Output rows that are computed at a time.
 
 @dataclass(frozen=True, eq=False)
 class Taps:
-    """Which source pixels make each output pixel along one axis.
+    """Which source pixels make each output pixel along one axis."""
 
-    Attributes
-    ----------
-    index : ndarray, int64, (n, K)
-        Source pixels, absolute, clamped to the source.
-    weight : ndarray, float64, (n, K)
-        Their weights; a row sums to 1, unused taps weigh 0.
-    """
-
-    index: NDArray[np.int64]
-    weight: NDArray[np.float64]
+    index: NDArray[np.int64]  # (n, K): source pixels, absolute, clamped to the source.
+    weight: NDArray[np.float64]  # (n, K): theirs; a row sums to 1, unused taps weigh 0.
 
     def __getitem__(self, some: slice) -> Taps:
         return Taps(self.index[some], self.weight[some])

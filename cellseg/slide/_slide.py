@@ -30,20 +30,12 @@ _NEAR = 1.01  # A level this little coarser than wanted still counts as fine eno
 
 @dataclass(frozen=True)
 class Level:
-    """One level of the pyramid.
-
-    Attributes
-    ----------
-    downsample : float
-        Level-0 pixels per pixel of this level, the mean of y and x.
-    chunk : tuple of int
-        (height, width) of what is decoded at once.
-    """
+    """One level of the pyramid."""
 
     height: int
     width: int
-    downsample: float
-    chunk: tuple[int, int]
+    downsample: float  # Level-0 pixels per pixel of this level, the mean of y and x.
+    chunk: tuple[int, int]  # (height, width) of what is decoded at once.
 
 
 class Slide:

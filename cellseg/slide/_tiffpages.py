@@ -28,30 +28,16 @@ LARGE_CHUNK_BYTES = CACHE_BYTES // 4  # A compressed strip or tile above this is
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """The pages of a series.
+    """The pages of a series."""
 
-    Attributes
-    ----------
-    numbers : ndarray, (T, Z, C)
-        Number of the page of each time point, z and channel.
-    count : int
-        How many pages there should be; more than those where there are further axes.
-    depth : int
-        z planes inside a page (volumetric TIFF).
-    separate : int
-        Separate sample planes in a page.
-    samples : int
-        Samples of a pixel in a page, separate or interleaved.
-    is_interleaved : bool
-        Pixels that tifffile's writer took for pages: the file's "pages" are its rows.
-    """
-
-    numbers: NDArray[np.int64]
-    count: int
-    depth: int
-    separate: int
-    samples: int
+    numbers: NDArray[np.int64]  # (T, Z, C): the page of each time point, z and channel.
+    count: int  # How many pages there should be; more than those where there are further axes.
+    depth: int  # z planes inside a page (volumetric TIFF).
+    separate: int  # Separate sample planes in a page.
+    samples: int  # Samples of a pixel in a page, separate or interleaved.
     is_interleaved: bool = False
+    """Pixels that tifffile's writer took for pages: the file's "pages" are its rows."""
+
     notes: tuple[str, ...] = ()
 
     @property
@@ -195,9 +181,12 @@ def _page(source: TiffSource, page: Any, plane: int, depth: int) -> Raster:  # n
 
     def decode(box: Box) -> Pixels:
         index = first + box.y0 // grid[0] * columns + box.x0 // grid[1]
-        data = _segment(source, page, index)
-        if data is None:
+        if index >= min(len(page.dataoffsets), len(page.databytecounts)):
+            raise ValueError("it is not in the file's index")
+        offset, count = int(page.dataoffsets[index]), int(page.databytecounts[index])
+        if offset == 0 and count == 0:  # left out on purpose
             return np.full((*box.shape, bands), source.blank, key.dtype)
+        data = _bytes(source, page.parent.filehandle, offset, count)
         tables: dict[str, Any] = {}
         if key.compression in _JPEG:
             tables = {"jpegtables": page.jpegtables, "jpegheader": key.jpegheader}
@@ -213,17 +202,6 @@ def _page(source: TiffSource, page: Any, plane: int, depth: int) -> Raster:  # n
     shape = (height, width, bands)
     dtype = check_kind(source.path.name, np.dtype(key.dtype))
     return chunked(source, shape, dtype, decode, grid=grid, what=kind, pin=pin)
-
-
-def _segment(source: TiffSource, page: Any, index: int) -> bytes | None:  # noqa: ANN401
-    """A strip's or tile's bytes; None where the file leaves it out on purpose."""
-    offsets, counts = page.dataoffsets, page.databytecounts
-    if index >= min(len(offsets), len(counts)):
-        raise ValueError("it is not in the file's index")
-    offset, count = int(offsets[index]), int(counts[index])
-    if offset == 0 and count == 0:
-        return None
-    return _bytes(source, page.parent.filehandle, offset, count)
 
 
 def _rows(

@@ -15,19 +15,11 @@ from cellseg.storage import Location, inside
 def read_plate(place: Location) -> tuple[list[Location], list[str]] | None:
     """The fields of an OME-Zarr plate, and its holes; None of what is no plate.
 
-    Returns
-    -------
-    list of Path or RemotePath
-        Images, in the plate's order of wells.
-    list of str
-        Wells as ``B03``, and fields as ``B03/1``, that the plate lists and that are not there: a
-        copy that broke off, or places that were never imaged. A file's words, for terminals to be
-        made visible.
+    Fields are images, in the plate's order of wells. Holes are wells as ``B03``, and fields as
+    ``B03/1``, that the plate lists and that are not there: a copy that broke off, or places that
+    were never imaged. They are a file's words, for terminals to be made visible.
 
-    Raises
-    ------
-    InputError
-        Its metadata cannot be read, or none of its fields is there.
+    InputError if its metadata cannot be read, or none of its fields is there.
     """
     fields: list[Location] = []
     missing: list[str] = []

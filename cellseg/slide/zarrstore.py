@@ -51,10 +51,7 @@ class Store(LocalStore):
     async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:  # noqa: ANN401
         """The bytes of a regular file; None where there is none.
 
-        Raises
-        ------
-        ValueError
-            What lies there is something else, or more than a chunk can be.
+        ValueError if what lies there is something else, or more than a chunk can be.
         """
         await asyncio.to_thread(self._check, self.root / key, byte_range is None)
         return await super().get(key, prototype, byte_range)
@@ -85,16 +82,12 @@ def open_array(folder: Location, outermost: Location) -> Any:  # noqa: ANN401
     else:
         assert isinstance(outermost, Path)  # what lies in it does
         store = Store(folder, outermost)
-    array = zarr.open_array(store, mode="r")
-    check_count(outermost.name, "dimensions", array.ndim, MAX_AXES)
+    name, array = outermost.name, zarr.open_array(store, mode="r")
+    check_count(name, "dimensions", array.ndim, MAX_AXES)
     if isinstance(store, Store):
         pixels = math.prod(getattr(array, "shards", None) or array.chunks)
         store.most_bytes = chunk_limit(pixels * array.dtype.itemsize)
-    return _bounded(outermost.name, array)
-
-
-def _bounded(name: str, array: Any) -> Any:  # noqa: ANN401
-    meta = array.metadata
+    meta: Any = array.metadata
     if meta.zarr_format == 2:
         limit = chunk_limit(math.prod(array.chunks) * array.dtype.itemsize)
         packer = None if meta.compressor is None else _codec_2(name, meta.compressor, limit)

@@ -69,7 +69,10 @@ def is_blood(patches: Sequence[Floats]) -> bool:
     if not flat or np.median(flat) > FLAT or np.median(violet) < VIOLET_PER_GREEN:
         return False
     whole, areas = 0.0, []
-    for one in (one for body in bodies for one in _split(body) if not _is_cut(one, body.shape)):
+    for one, shape in ((one, body.shape) for body in bodies for one in _split(body)):
+        y0, x0, y1, x1 = one.bbox
+        if y0 == 0 or x0 == 0 or y1 == shape[0] or x1 == shape[1]:
+            continue  # cut
         whole += one.area
         if one.area >= BODY_PX and one.solidity > 0.9 and one.eccentricity < 0.8:
             areas.append(float(one.area))
@@ -137,8 +140,3 @@ def _from_ground(patch: Floats) -> Floats:
         for side, small in zip(smooth.shape, coarse.shape, strict=True)
     )
     return np.asarray(smooth - coarse[np.ix_(rows, columns)])
-
-
-def _is_cut(one: Any, shape: tuple[int, ...]) -> bool:  # noqa: ANN401 - a region's properties
-    y0, x0, y1, x1 = one.bbox
-    return bool(y0 == 0 or x0 == 0 or y1 == shape[0] or x1 == shape[1])

@@ -55,7 +55,6 @@ PLAUSIBLE = 1e6
 """Times the spread of the middle nine tenths of the values: what lies further off is cut there.
 One marker of -1e20 would leave no digit for anything else."""
 
-
 LEAST_RANGE = 20.0
 """Standard deviations of the noise between black and white: noise alone has 5 to 8, and stretched
 to full contrast it looks like nuclei. The 541 fluorescent fields of the training data have 23 and
@@ -161,18 +160,10 @@ def visible_scale(
 ) -> Normaliser:
     """The intensity scale of a sample, under which noise alone does not look like nuclei.
 
-    Parameters
-    ----------
-    sample : ndarray, (..., C)
-        Raw intensities from all over.
-    patches : iterable of ndarray, (H, W, C)
-        Read one after the other until one shows something beyond noise.
-
-    Returns
-    -------
-    Normaliser
-        ``blank`` where no patch does. In fluorescence the range is that of the sample, or
-        :data:`LEAST_RANGE` where that is more; ``faint`` by :data:`FAINT_RANGE`.
+    The ``sample``, (..., C), is raw intensities from all over. ``patches``, (H, W, C), are read one
+    after the other until one shows something beyond noise; the scale is ``blank`` where none does.
+    In fluorescence the range is that of the sample, or :data:`LEAST_RANGE` where that is more;
+    ``faint`` by :data:`FAINT_RANGE`.
     """
     fitted = Normaliser.fit(sample, light)
     looks = (look_at(patch, light, stained=light == "transmitted") for patch in patches)

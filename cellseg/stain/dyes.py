@@ -32,24 +32,12 @@ _FIXED = dict(zip(("hematoxylin", "eosin", "dab"), RGB_FROM_HED, strict=True))
 
 @dataclass(frozen=True)
 class Dyes:
-    """Two dyes and the light without them.
+    """Two dyes and the light without them."""
 
-    Attributes
-    ----------
-    white : triple of float
-        Raw red, green and blue of full transmission.
-    vectors : dict of str to triple of float
-        Direction of each dye's density, of length 1.
-    method : str
-        ``fixed``, ``macenko`` or ``given``.
-    note : str
-        For people: what was found, or why it was not used.
-    """
-
-    white: Triple
-    vectors: dict[str, Triple]
-    method: str
-    note: str = ""
+    white: Triple  # Raw red, green and blue of full transmission.
+    vectors: dict[str, Triple]  # Direction of each dye's density, of length 1.
+    method: str  # ``fixed``, ``macenko`` or ``given``.
+    note: str = ""  # For people: what was found, or why it was not used.
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Dyes:
@@ -74,22 +62,12 @@ def given_dyes(vectors: Mapping[str, Triple], pixels: Floats) -> Dyes:
 def estimated_dyes(pixels: Floats, names: tuple[str, str]) -> Dyes:
     """The directions between which a slide's stained pixels lie.
 
-    Parameters
-    ----------
-    pixels : ndarray, float64, (M, 3)
-        Raw red, green and blue, glass and tissue.
-    names : (str, str)
-        Two of ``hematoxylin``, ``eosin``, ``dab``.
+    ``pixels``, (M, 3), are raw red, green and blue, glass and tissue; ``names`` are two of
+    ``hematoxylin``, ``eosin``, ``dab``. Where the pixels show one dye only, or others, it is the
+    published ones, and a note why.
 
-    Returns
-    -------
-    Dyes
-        The published ones, and a note why, where the pixels show one dye only, or others.
-
-    References
-    ----------
-    M. Macenko et al., "A method for normalizing histology slides for quantitative analysis",
-    ISBI 2009, 1107-1110.
+    Source: M. Macenko et al., "A method for normalizing histology slides for quantitative
+    analysis", ISBI 2009, 1107-1110.
     """
     white = white_light(pixels)
     fixed = np.array([_unit(_FIXED[name]) for name in names])

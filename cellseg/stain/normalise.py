@@ -33,29 +33,17 @@ HED_FROM_RGB = np.linalg.inv(RGB_FROM_HED)
 class Normaliser:
     """Maps raw intensities to 0 … 1 by one offset and one gain for every pixel.
 
-    Attributes
-    ----------
-    low, high : float
-        Raw intensities that become 0 and 1.
-    light : {'transmitted', 'fluorescence'}
-        ``transmitted``: bright background (stained or unstained), the offset is 0 and the
-        colours' ratio is kept. ``fluorescence``: dark background, channels are reduced to
-        their maximum and the background's level goes to 0.
-    blank : bool
-        The slide shows nothing beyond noise (:mod:`cellseg.stain.contrast`): nothing is to be
-        counted.
-    faint : bool
-        Fluorescence: hardly anything beyond noise; what is counted may be noise.
-    dab : float
-        Share of the brown dye's density that is kept: dark DAB hides the nuclei beneath it.
+    In transmitted light the background is bright (stained or unstained), the offset is 0 and the
+    colours' ratio is kept. In fluorescence it is dark, channels are reduced to their maximum and
+    the background's level goes to 0.
     """
 
-    low: float
-    high: float
+    low: float  # Raw intensity that becomes 0.
+    high: float  # Raw intensity that becomes 1.
     light: Light
-    blank: bool = False
-    faint: bool = False
-    dab: float = 1.0
+    blank: bool = False  # The slide shows nothing beyond noise: nothing is to be counted.
+    faint: bool = False  # Fluorescence hardly beyond noise: what is counted may be noise.
+    dab: float = 1.0  # Share of the brown dye's density that is kept: it hides nuclei beneath.
 
     def __post_init__(self) -> None:
         if not self.high > self.low:

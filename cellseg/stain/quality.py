@@ -89,21 +89,11 @@ NAMES = {
 def measured_units(
     seen: NDArray[np.float32], margins: tuple[int, int, int, int], pixel_um: float, light: Light
 ) -> NDArray[np.float16]:
-    """Measure the units of a tile's core.
+    """Measure the units of a tile's core, (rows, columns, 6): see :data:`FIELDS`.
 
-    Parameters
-    ----------
-    seen : ndarray, float32, (H, W, 3)
-        A padded tile on the intensity scale of the run, 0 … 1.
-    margins : (int, int, int, int)
-        Its pixels above, left, below and right of the core; filters see a part of them.
-    pixel_um : float
-        µm per lattice pixel.
-
-    Returns
-    -------
-    ndarray, float16, (rows, columns, 6)
-        See :data:`FIELDS`; a last unit that the slide's edge cuts is measured by what is there.
+    ``seen``, (H, W, 3), is a padded tile on the intensity scale of the run, 0 … 1; ``margins`` are
+    its pixels above, left, below and right of the core; filters see a part of them. ``pixel_um``
+    is µm per lattice pixel. A last unit that the slide's edge cuts is measured by what is there.
     """
     reach = math.ceil(REACH_UM / pixel_um / UNIT_PX) * UNIT_PX
     spare = [max(0, margin - reach) for margin in margins]
@@ -175,21 +165,14 @@ def _halved(values: NDArray[np.float32]) -> NDArray[np.float32]:
 def judged(
     units: NDArray[np.float16], tissue: NDArray[np.bool_], pixel_um: float, light: Light
 ) -> NDArray[np.uint8]:
-    """Judge all units of a slide.
+    """Judge all units of a slide, (R, C).
 
-    Parameters
-    ----------
-    units : ndarray, float16, (R, C, 6)
-        As :func:`measured_units` returns them; 0 where no tile was read.
-    tissue : ndarray, bool, (R, C)
-        Units with tissue: what is usual is asked of them.
+    ``units``, (R, C, 6), are as :func:`measured_units` returns them, 0 where no tile was read;
+    ``tissue``, (R, C), tells those with tissue: what is usual is asked of them.
 
-    Returns
-    -------
-    ndarray, uint8, (R, C)
-        ``UNKNOWN`` where too little contrast shows whether a unit is in focus, ``GOOD``,
-        ``OUT_OF_FOCUS``, ``FOLDED``, ``PEN`` or ``BUBBLE``. In focus or not is what most units
-        around say.
+    A unit is ``UNKNOWN`` where too little contrast shows whether it is in focus, ``GOOD``,
+    ``OUT_OF_FOCUS``, ``FOLDED``, ``PEN`` or ``BUBBLE``. In focus or not is what most units around
+    say.
     """
     values = units.astype(np.float32)
     red, green, blue = (values[..., 2 + n] for n in range(3))

@@ -46,7 +46,6 @@ EOSIN_SHARE, PINK_SHARE = 0.002, 0.01
 """Of the stained pixels: with fewer in eosin's colour, and in its mixtures with haematoxylin, there
 is no eosin."""
 
-
 Kind = Literal[
     "he", "ihc", "brightfield", "fluorescence", "blood_smear", "phase_contrast", "counting_chamber"
 ]
