@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from cellseg.counting.request import CountRequest
 from cellseg.errors import Notice, RegionError, SettingsError
 from cellseg.geometry import STRIDE_PX, TileGrid, padded_spans
+from cellseg.network.detector import DetectorInfo, Sizes
 from cellseg.protocol import (
     NO_TYPES,
     OTHER_TISSUE,
@@ -25,9 +25,6 @@ from cellseg.protocol import (
 )
 from cellseg.slide import Slide
 from cellseg.stain.stain import StainGuess, guess_stain
-
-if TYPE_CHECKING:
-    from cellseg.network.detector import DetectorInfo, Sizes
 
 COARSE_SCAN_MPP = 0.4
 """Slides from here on are taken as scanned at 20×; they have a protocol of their own."""

@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
@@ -32,15 +31,13 @@ from cellseg.counting.request import CountRequest, Plane
 from cellseg.counting.scale import choose_downsample
 from cellseg.errors import Notice, RegionError, SettingsError
 from cellseg.geometry import Box, TileGrid
+from cellseg.network.detector import Detector, DetectorInfo
 from cellseg.network.modelfile import read_card
 from cellseg.protocol import PHASE_PX, SHIPPED_MODELS, CountProtocol, shipped_protocols
 from cellseg.slide import Slide
 from cellseg.stain.contrast import visible_scale
 from cellseg.stain.dyes import Dyes, estimated_dyes, given_dyes
 from cellseg.stain.normalise import Normaliser
-
-if TYPE_CHECKING:
-    from cellseg.network.detector import Detector, DetectorInfo
 
 SAMPLE_PX = 512
 SAMPLES = 48

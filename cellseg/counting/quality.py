@@ -23,24 +23,11 @@ from cellseg.stain.quality import (
     UNIT_PX,
     UNKNOWN,
     judged,
-    measured_units,
 )
 from cellseg.table.doubts import SlideQuality
 
 _SAMPLES = 4
 """Places along a side of a unit that are asked for tissue."""
-
-
-def tile_units(plan: Plan, tile: Tile, seen: NDArray[np.float32]) -> NDArray[np.float16]:
-    """The units of a tile's core, of the padded tile (h, w, 3), normalised.
-
-    See :func:`cellseg.stain.quality.measured_units`.
-    """
-    core, padded = tile.core, tile.padded
-    margins = (
-        core.y0 - padded.y0, core.x0 - padded.x0, padded.y1 - core.y1, padded.x1 - core.x1,
-    )  # fmt: skip
-    return measured_units(seen, margins, plan.pixel_um, plan.protocol.light)
 
 
 def packed_units(units: NDArray[np.float16]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 from cellseg.errors import Notice, RegionError, SettingsError
 from cellseg.geometry import Box
 from cellseg.instances import Instances
+from cellseg.network.detector import Detector
 from cellseg.protocol import NO_TYPES, CountProtocol
 from cellseg.slide import Slide
 from cellseg.stain.contrast import visible_scale
 from cellseg.stain.normalise import Light, Normaliser
-
-if TYPE_CHECKING:
-    from cellseg.network.detector import Detector
 
 MIN_DOWNSAMPLE = 0.25
 

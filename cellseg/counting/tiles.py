@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.counting.plan import Plan
-from cellseg.counting.quality import tile_units
 from cellseg.errors import RegionError
 from cellseg.geometry import Box, Tile
 from cellseg.instances import Instances
@@ -32,6 +31,7 @@ from cellseg.network.tissue import (
 )
 from cellseg.slide import ChunkCache, Slide
 from cellseg.stain.normalise import Normaliser
+from cellseg.stain.quality import measured_units
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +72,7 @@ class TileFound:
     where it was damaged. Empty where it was read elsewhere."""
 
     units: NDArray[np.float16] | None = None
-    """Quality of the core, as :func:`~cellseg.counting.quality.tile_units` gives it; None where
-    nothing of it decoded."""
+    """Quality of the core, as :func:`tile_units` gives it; None where nothing of it decoded."""
 
     error: str = ""  # Why pixels of the core are missing; empty if none are.
 
@@ -212,6 +211,18 @@ def tiles_together(source: TileSource, detector: Detector, wanted: int | None) -
     area = source.plan.grid.at(0, 0).padded.area
     most = BATCH_BYTES // (area * (source.pixel_bytes + SEEN_BYTES))
     return max(1, min(detector.batch_for(area), most))
+
+
+def tile_units(plan: Plan, tile: Tile, seen: NDArray[np.float32]) -> NDArray[np.float16]:
+    """The units of a tile's core, of the padded tile (h, w, 3), normalised.
+
+    See :func:`cellseg.stain.quality.measured_units`.
+    """
+    core, padded = tile.core, tile.padded
+    margins = (
+        core.y0 - padded.y0, core.x0 - padded.x0, padded.y1 - core.y1, padded.x1 - core.x1,
+    )  # fmt: skip
+    return measured_units(seen, margins, plan.pixel_um, plan.protocol.light)
 
 
 _Read = tuple[TileFound, NDArray[np.float32] | None]

@@ -65,10 +65,12 @@ def _content(path: Location, czi: CziReader, request: Request) -> Content:
     is_rgb = levels[0].bands == _KINDS[kinds.pop()][0] == 3
 
     metadata = czi.metadata["ImageDocument"]["Metadata"]
+    dimensions = metadata["Information"]["Image"].get("Dimensions") or {}
+    names = [one.get("@Name") for one in _several(dimensions.get("Channels"), "Channel")]
     return Content(
         format="Zeiss CZI",
         levels=levels,
-        channels=channel_names(_names(metadata), levels[0].bands, is_rgb=is_rgb),
+        channels=channel_names(names, levels[0].bands, is_rgb=is_rgb),
         is_rgb=is_rgb,
         pixel_size=_pixel_size(metadata),
         size_z=size["Z"],
@@ -116,11 +118,6 @@ def _raster(
 
     height, width = max(1, frame.h // step), max(1, frame.w // step)
     return chunked(source, (height, width, bands), np.dtype(dtype), read)
-
-
-def _names(metadata: Mapping[str, Any]) -> list[str | None]:
-    dimensions = metadata["Information"]["Image"].get("Dimensions") or {}
-    return [entry.get("@Name") for entry in _several(dimensions.get("Channels"), "Channel")]
 
 
 def _pixel_size(metadata: Mapping[str, Any]) -> sizes.PixelSize:

@@ -76,6 +76,8 @@ def _content(path: Location, request: Request) -> Content:
         for axis, length in size.items()
         if axis not in "tczyx" and length > 1
     ]
+    packers = getattr(arrays[0], "compressors", ()) or ()
+    packed = [str(getattr(one, "codec_id", None) or one.to_dict()["name"]) for one in packers]
     return Content(
         format=f"OME-Zarr {image.version}",
         levels=levels,
@@ -85,7 +87,7 @@ def _content(path: Location, request: Request) -> Content:
         size_z=size.get("z", 1),
         size_t=size.get("t", 1),
         notes=(*planes.notes, *unread, *notes),
-        compression=_compression(arrays[0]),
+        compression=", ".join(packed).lower() or "none",
         n_series=image.n_series,
         close=cache.clear,
     )
@@ -232,9 +234,3 @@ def _pixel_size(image: _Image, axes: tuple[str, ...]) -> sizes.PixelSize:
     both = units.get("y", ""), units.get("x", "")
     said = sizes.from_scale(side["y"], side["x"], both, "OME-Zarr scale")
     return sizes.first_known(said, image.ome.pixel_size)
-
-
-def _compression(array: Any) -> str:  # noqa: ANN401
-    codecs = getattr(array, "compressors", ()) or ()
-    names = [str(getattr(c, "codec_id", None) or c.to_dict()["name"]) for c in codecs]
-    return ", ".join(name.lower() for name in names) or "none"

@@ -69,24 +69,12 @@ def train(
     """Train a model, or go on with a training, to the end of its bounds.
 
     An interrupt saves and raises ``KeyboardInterrupt``; the same call goes on from there.
+    ``report`` gets every :class:`Notice`, :class:`Progress` and :class:`Validated`. ``augment``
+    makes the crops; another one for data of a kind that the usual changes do not fit.
 
-    Parameters
-    ----------
-    report : callable, optional
-        Gets every :class:`Notice`, :class:`Progress` and :class:`Validated`.
-    augment : callable
-        Makes the crops; another one for data of a kind that the usual changes do not fit.
-
-    Raises
-    ------
-    InputError
-        If annotations or images are at fault, with one line a fault.
-    WeightsError
-        If the weights to start from are missing or damaged.
-    SettingsError
-        If the folder holds another training, or a setting makes no sense.
-    OutputError
-        If the output cannot be written.
+    InputError if annotations or images are at fault, with one line a fault; WeightsError if the
+    weights to start from are missing or damaged; SettingsError if the folder holds another
+    training, or a setting makes no sense; OutputError if the output cannot be written.
     """
     device = pick_device(request.device)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
