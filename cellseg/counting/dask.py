@@ -384,7 +384,6 @@ def opened(packed: bytes) -> tuple[TileSource, Detector, threading.Semaphore, in
 
 
 def _loaded(job: _Job) -> Detector:
-    """The model that a job's request names."""
     from cellseg.network.detect import load_detector
 
     asked, inference = job.request, cast("Library", job.plan.inference)

@@ -94,7 +94,6 @@ class CellMeasurer:
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The table's columns."""
         return columns(
             self._channels,
             stain=self._protocol.stain,

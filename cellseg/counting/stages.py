@@ -160,7 +160,6 @@ class SlideCount:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Time per stage."""
         return self._timer.seconds | self.mapper.seconds
 
     def _find_tissue(self, known: TissueMask | None) -> tuple[TissueMask, TissueMask]:
@@ -229,7 +228,6 @@ class SlideCount:
         return found
 
     def warnings(self) -> list[str]:
-        """What a person should know, one line each."""
         told = self.tally.warnings(self.plan.protocol, self.cells.scale)
         if self.dyes is not None and self.dyes.note:
             told.append(self.dyes.note)

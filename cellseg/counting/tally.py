@@ -57,7 +57,6 @@ class Tally:
     ringed: int = 0  # Those whose ring is browner than they are.
 
     def found(self, found: TileFound) -> None:
-        """A tile that came."""
         self.limits.update(found.limits)
         self.unlike += found.unlike[0]
         self.fields += found.unlike[1]

@@ -112,7 +112,6 @@ class TileSource:
         return self.normaliser.apply(raw[..., list(self._seen)])
 
     def network_input(self, read: TileFound) -> NDArray[np.float32]:
-        """Normalised (h, w, 3)."""
         seen = self.scaled(read.raw)
         for box in read.damaged:
             seen[box.inside(read.tile.padded)] = self.fill

@@ -57,7 +57,6 @@ class UnscaledTransform(GeneralizedRCNNTransform):  # type: ignore[misc]
     def resize(
         self, image: Tensor, target: dict[str, Tensor] | None = None
     ) -> tuple[Tensor, dict[str, Tensor] | None]:
-        """Leave the image as it is."""
         return image, target
 
 

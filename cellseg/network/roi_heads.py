@@ -102,7 +102,6 @@ class SparsePool(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        """Of the levels."""
         given = gradient.permute(0, 2, 3, 1).flatten(1, 2).float().numpy()
         found: list[Tensor | None] = [None, None]
         for (shape, dtype), (chosen, matrix, pixels) in zip(ctx.shapes, ctx.parts, strict=True):

@@ -23,13 +23,11 @@ class Timer:
         self._lock = threading.Lock()
 
     def add(self, stage: str, seconds: float) -> None:
-        """Count seconds that a stage took."""
         with self._lock:
             self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Measure a block."""
         start = time.perf_counter()
         try:
             yield

@@ -51,7 +51,6 @@ class TorchInference(Inference):
     def find(
         self, images: NDArray[np.float32], wanted: Wanted, timer: Timer
     ) -> list[NetworkOutput]:
-        """See :meth:`Inference.find`."""
         laps, batch = timer.laps(), torch.from_numpy(images)
         if self.device.type == "cuda":
             # Without a wait a stage would show how long it took to ask for it.
@@ -69,7 +68,6 @@ class TorchInference(Inference):
         return max(1, min(LARGEST_BATCH, fitting))
 
     def free_memory(self) -> None:
-        """See :meth:`Inference.free_memory`."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 

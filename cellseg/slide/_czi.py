@@ -28,7 +28,6 @@ _SURE_PX = 64
 
 
 def open_content(path: Location, request: Request) -> Content:
-    """Open one scene of a CZI."""
     return opened(
         path, "is no readable CZI", lambda: CziReader(str(path)),
         lambda czi: _content(path, czi, request),

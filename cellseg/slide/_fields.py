@@ -27,7 +27,6 @@ JPEG_PX_PER_BYTE = 512  # At the most: each block of 8 × 8 px takes a bit or mo
 
 
 def open_content(path: Location, request: Request) -> Content:
-    """Open a PNG or a JPEG."""
     advice = "copy it again or export it as TIFF"
     what = "is no readable picture, is cut off or damaged"
     with reading(path, what, advice=advice), warnings.catch_warnings():

@@ -124,7 +124,6 @@ class _Handle:
 
 
 def open_content(path: Location, request: Request) -> Content:
-    """Open a slide through OpenSlide."""
     with reading(path, "is no slide that OpenSlide reads, or is damaged"):
         choose_series(path.name, request.series, 1)
         planes = choose_planes(path.name, request, 1, 1)

@@ -42,7 +42,6 @@ class _Image:
 
 
 def open_content(path: Location, request: Request) -> Content:
-    """Open an OME-Zarr folder."""
     advice = "expected a folder with the metadata of one image (multiscales)"
     with reading(path, "is no readable OME-Zarr", advice=advice), warnings.catch_warnings():
         # Other writers' metadata are not the user's business; errors still are.

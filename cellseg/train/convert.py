@@ -104,7 +104,6 @@ def _read(path: Path, *, whole_cells: bool) -> Drawing:
 
 
 def _pictures(request: ConvertRequest) -> list[Path]:
-    """The picture of each input."""
     given = request.images
     is_folder = len(given) == 1 and given[0].is_dir() and not has_ending(given[0])
     if not given or is_folder:
@@ -144,7 +143,6 @@ class _Maker:
         self.made = Converted(request.output)
 
     def add(self, path: Path, drawing: Drawing, slide: Slide) -> None:
-        """One input with its picture."""
         left_out, extent = Counter(drawing.left_out), (slide.height, slide.width)
         faults, masks_px = list(drawing.faults), 0
 

@@ -56,7 +56,6 @@ class Crop:
         return torch.cat([self.ignored[None], boxes]).amax(0)
 
     def to(self, device: torch.device) -> Crop:
-        """The same crop on a device."""
         return Crop(*(part.to(device, non_blocking=True) for part in vars(self).values()))
 
 

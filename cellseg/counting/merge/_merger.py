@@ -45,7 +45,6 @@ class SeamMerger:
 
     @property
     def stats(self) -> MergeStats:
-        """What became of the instances so far."""
         return replace(self._graph.stats)
 
     def add(self, tile: Tile, instances: Instances) -> Settled:
