@@ -13,7 +13,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -28,13 +27,11 @@ from cellseg.geometry import Box, Tile
 from cellseg.instances import Instances
 from cellseg.network.detector import DetectorInfo
 from cellseg.network.tissue import TissueMask
+from cellseg.result.journal import Journal
 from cellseg.stain.dyes import Dyes
 from cellseg.stain.normalise import DARKEST
 from cellseg.table import REGION, Column, Scale, channel_slugs, columns, dab_density, measure
 from cellseg.text import visible
-
-if TYPE_CHECKING:
-    from cellseg.result.journal import Journal
 
 ASKED_A_TILE = 50
 """Cells of a tile that are asked for the stain around them."""

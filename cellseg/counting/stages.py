@@ -35,11 +35,11 @@ from cellseg.geometry import Frame, Tile
 from cellseg.network.detector import Detector
 from cellseg.network.timer import Timer
 from cellseg.network.tissue import TissueFinder, TissueMask
+from cellseg.result.journal import Journal
 from cellseg.slide import Slide
 
 if TYPE_CHECKING:
     from cellseg.counting.dask import DaskMapper
-    from cellseg.result.journal import Journal
 
 
 @dataclass(frozen=True, eq=False)

@@ -66,7 +66,7 @@ class TileFound:
 
     limits: tuple[str, ...] = ()
     unlike: tuple[int, int] = (0, 0)
-    damaged: tuple[Box, ...] = ()  # Blocks that did not decode, of the halo too: background.
+    damaged: tuple[Box, ...] = ()  # Did not decode, in core or halo: filled with background.
     raw: NDArray[np.generic] = field(default_factory=lambda: np.empty((0, 0, 0)))
     """The padded tile for measuring, (h, w, C): every channel that is, the slide's dtype; NaN or 0
     where it was damaged. Empty where it was read elsewhere."""

@@ -23,7 +23,6 @@ _VENDORS = {
     "hamamatsu": "Hamamatsu VMS", "philips": "Philips TIFF", "dicom": "DICOM",
 }  # fmt: skip
 
-
 _MOSAIC = re.compile(rb"^\s*No(?:Layers|JpegColumns|JpegRows)\s*=\s*(\d+)", re.MULTILINE)
 _MOST = 100_000
 _MOST_IMAGES = 10_000_000

@@ -43,7 +43,8 @@ class Normaliser:
     light: Light
     blank: bool = False  # The slide shows nothing beyond noise: nothing is to be counted.
     faint: bool = False  # Fluorescence hardly beyond noise: what is counted may be noise.
-    dab: float = 1.0  # Share of the brown dye's density that is kept: it hides nuclei beneath.
+    dab: float = 1.0
+    """Share of the brown dye's density that is kept: dark DAB hides the nuclei beneath it."""
 
     def __post_init__(self) -> None:
         if not self.high > self.low:

@@ -30,7 +30,7 @@ class Crop:
     boxes: Tensor  # float32, (N, 4): torchvision's (x1, y1, x2, y2).
     masks: Tensor  # uint8, (N, S, S).
     labels: Tensor  # int64, (N,), from 1; 0 is torchvision's background.
-    outlined: Tensor  # bool, (N,). False: the mask is the filled box, nothing is learned from it.
+    outlined: Tensor  # bool, (N,). False: the mask is the filled box; no outline is learned.
     ignored: Tensor  # uint8, (S, S): set where nothing is known.
 
     @classmethod
