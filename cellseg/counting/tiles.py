@@ -56,8 +56,9 @@ way in a run."""
 
 @dataclass(frozen=True, eq=False)
 class TileFound:
-    """What one tile brought; ``limits`` and ``unlike`` are as in
-    :class:`~cellseg.network.detector.Detections`.
+    """What one tile brought.
+
+    ``limits`` and ``unlike`` are as in :class:`~cellseg.network.detector.Detections`.
     """
 
     tile: Tile
@@ -176,7 +177,7 @@ class LocalMapper:
         """
         self.device = detector.info.device
         detector.take_seconds()  # what an interrupted run of another slide left
-        work = _Work(source, detector)
+        timer = Timer()  # Its times are sums over all threads.
         size, left = tiles_together(source, detector, self._batch), iter(tiles)
         under_way: deque[Future[list[TileFound]]] = deque()
         network = ThreadPoolExecutor(detector.threads, thread_name_prefix="cellseg-network")
@@ -184,8 +185,8 @@ class LocalMapper:
 
         def go_on() -> None:
             if some := list(islice(left, size)):
-                reads = [reading.submit(work.read, tile) for tile in some]
-                under_way.append(network.submit(work.detect, reads))
+                reads = [reading.submit(_read, source, tile, timer) for tile in some]
+                under_way.append(network.submit(_detect, source, detector, reads, timer))
 
         try:
             for _ in range(detector.threads + _AHEAD):
@@ -200,7 +201,7 @@ class LocalMapper:
             reading.shutdown(cancel_futures=True)
             network.shutdown(cancel_futures=True)
             detector.free_memory()
-        self.seconds = work.timer.seconds | detector.take_seconds()
+        self.seconds = timer.seconds | detector.take_seconds()
 
 
 def tiles_together(source: TileSource, detector: Detector, wanted: int | None) -> int:
@@ -228,43 +229,40 @@ _Read = tuple[TileFound, NDArray[np.float32] | None]
 """A tile without its objects, and as the network sees it: (h, w, 3); None if nothing decoded."""
 
 
-class _Work:
-    """What the threads of one run do; its times are sums over all of them."""
+def _read(source: TileSource, tile: Tile, timer: Timer) -> _Read:
+    """A padded tile, read and normalised."""
+    try:
+        with timer.stage("read"):
+            found = source.read(tile)
+    except RegionError as error:
+        return TileFound(tile, error=str(error)), None
+    with timer.stage("normalise"):
+        seen = source.network_input(found)
+    with timer.stage("quality"):
+        units = tile_units(source.plan, tile, seen)
+    return replace(found, units=units), seen
 
-    def __init__(self, source: TileSource, detector: Detector) -> None:
-        self.source, self.detector, self.timer = source, detector, Timer()
 
-    def read(self, tile: Tile) -> _Read:
-        """A padded tile, read and normalised."""
-        try:
-            with self.timer.stage("read"):
-                found = self.source.read(tile)
-        except RegionError as error:
-            return TileFound(tile, error=str(error)), None
-        with self.timer.stage("normalise"):
-            seen = self.source.network_input(found)
-        with self.timer.stage("quality"):
-            units = tile_units(self.source.plan, tile, seen)
-        return replace(found, units=units), seen
-
-    def detect(self, reads: list[Future[_Read]]) -> list[TileFound]:
-        """The objects of a batch of tiles that are being read; failed ones come first."""
-        with self.timer.stage("wait for input"):
-            came = [future.result() for future in reads]
-        failed = [tile for tile, seen in came if seen is None]
-        ready = [(tile, seen) for tile, seen in came if seen is not None]
-        with self.timer.stage("detect"):
-            images = [seen for _, seen in ready]
-            found = self.detector.detect(images, fill=self.source.fill) if ready else []
-        return failed + [
-            replace(
-                one,
-                instances=its.instances.shifted(one.tile.padded.y0, one.tile.padded.x0),
-                limits=its.limits,
-                unlike=its.unlike,
-            )
-            for (one, _), its in zip(ready, found, strict=True)
-        ]
+def _detect(
+    source: TileSource, detector: Detector, reads: list[Future[_Read]], timer: Timer
+) -> list[TileFound]:
+    """The objects of a batch of tiles that are being read; failed ones come first."""
+    with timer.stage("wait for input"):
+        came = [future.result() for future in reads]
+    failed = [tile for tile, seen in came if seen is None]
+    ready = [(tile, seen) for tile, seen in came if seen is not None]
+    with timer.stage("detect"):
+        images = [seen for _, seen in ready]
+        found = detector.detect(images, fill=source.fill) if ready else []
+    return failed + [
+        replace(
+            one,
+            instances=its.instances.shifted(one.tile.padded.y0, one.tile.padded.x0),
+            limits=its.limits,
+            unlike=its.unlike,
+        )
+        for (one, _), its in zip(ready, found, strict=True)
+    ]
 
 
 def overview_step(plan: Plan) -> int:
