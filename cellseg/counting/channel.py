@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,10 +61,8 @@ def sample(slide: Slide, mpp: float = SAMPLE_MPP) -> list[NDArray[np.generic]]:
     overview, step = slide.overview()
     patches = []
     for box in _lively(overview, PATCH_PX * downsample / step, (height, width)):
-        try:
+        with suppress(RegionError):
             patches.append(slide.read(box, downsample=downsample))
-        except RegionError:
-            continue
     return patches or [overview]
 
 

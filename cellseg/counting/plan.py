@@ -249,13 +249,10 @@ def fit_dyes(slide: Slide, plan: Plan, patches: Sequence[Box]) -> Dyes | None:
     if wanted == "fixed" or stain not in ("he", "ihc") or len(plan.channels) != 3:
         return None
     places = np.unique(np.linspace(0, len(patches) - 1, min(DYE_PATCHES, len(patches))).astype(int))
-    seen = []
-    for box in (patches[place] for place in places.tolist()):
-        try:
-            patch = slide.read(box, downsample=plan.downsample, channels=plan.channels)
-        except RegionError:
-            continue
-        seen.append(patch[::DYE_EVERY_PX, ::DYE_EVERY_PX].reshape(-1, 3).astype(np.float64))
+    seen = [
+        patch[::DYE_EVERY_PX, ::DYE_EVERY_PX].reshape(-1, 3).astype(np.float64)
+        for patch in _patches(slide, plan, [patches[place] for place in places.tolist()])
+    ]
     pixels = np.concatenate(seen) if seen else np.empty((0, 3))
     pixels = pixels[np.isfinite(pixels).all(axis=1)]
     if not len(pixels) or pixels.max() <= 0:
