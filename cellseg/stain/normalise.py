@@ -16,9 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 
 Light = Literal["transmitted", "fluorescence"]
 
-LOW_PERCENTILE = 1.0
-HIGH_PERCENTILE = 99.8
-
 DARKEST = 1 / 255
 """Transmission below which a pixel is taken as saturated: an optical density of 2.41."""
 
@@ -64,7 +61,7 @@ class Normaliser:
         values = values[np.isfinite(values)]
         if values.size == 0:
             return cls(0.0, 1.0, light)
-        ends = (0.1, 99.9) if light == "transmitted" else (LOW_PERCENTILE, HIGH_PERCENTILE)
+        ends = (0.1, 99.9) if light == "transmitted" else (1.0, 99.8)
         low, high = (float(value) for value in np.percentile(values, ends))
         # Black is 0 in transmitted light but in images of negative numbers.
         low = min(0.0, low) if light == "transmitted" else low
