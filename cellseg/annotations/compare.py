@@ -38,12 +38,8 @@ LARGEST_BIAS = 0.02
 class Overlaps:
     """The pairs of found and annotated objects that share pixels.
 
-    Attributes
-    ----------
-    found, truth, shared : ndarray, int64, (P,)
-        Indices of the two objects of each pair, and the pixels that both cover.
-    found_areas, truth_areas : ndarray, int64, (N,) and (M,)
-        Pixels of every object.
+    Of each pair, (P,), the indices of the two objects, and how many pixels both cover; the areas,
+    (N,) and (M,), are the pixels of every object.
     """
 
     found: NDArray[np.int64]
@@ -141,15 +137,10 @@ def average_precision(
     kind: Literal["segm", "bbox"] = "segm",
     area_px: tuple[float, float] = (0.0, 1e10),
 ) -> AveragePrecision:
-    """COCO's evaluation of all images.
+    """COCO's evaluation of all images, with the IoU of masks or of boxes.
 
-    Parameters
-    ----------
-    kind : {'segm', 'bbox'}
-        Whether the IoU is one of masks or of boxes.
-    area_px : (float, float)
-        Annotated objects of other mask areas are ignored, as COCO does it: matched to them is
-        neither right nor wrong, and unmatched found objects of such areas are no error.
+    Annotated objects of other mask areas than ``area_px`` are ignored, as COCO does it: matched to
+    them is neither right nor wrong, and unmatched found objects of such areas are no error.
     """
     sides = [_rows([(image.truth, image.codes[1]) for image in images])]
     sides.append(_rows([(image.found, image.codes[0]) for image in images]))

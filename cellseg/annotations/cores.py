@@ -50,15 +50,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class CoreGrid:
-    """The cores of an array.
+    """The cores of an array, whose grid is turned by ``degrees``, clockwise.
 
-    Attributes
-    ----------
-    cores : dict of str to (Polygon, bool)
-        By name, row by row: its outline, (x, y) in mask pixels, 0 at the corner of the first one;
-        and whether it is torn. ``A1`` is the first place of the first row that holds a core.
-    degrees : float
-        By which the grid is turned, clockwise.
+    Of each core by its name, row by row, the outline, (x, y) in mask pixels, 0 at the corner of the
+    first one; and whether it is torn. ``A1`` is the first place of the first row that holds a core.
     """
 
     cores: dict[str, tuple[shapely.Polygon, bool]]
@@ -179,14 +174,10 @@ def _pitches(mask: NDArray[np.bool_]) -> Floats:
 class _Grid:
     """Places on a plane, and the tissue that belongs to each.
 
-    Attributes
-    ----------
-    pitches, origin : ndarray, (2, 2) and (2,)
-        Steps to the next row and the next column, (y, x), from place (0, 0).
-    points, number : ndarray, (N, 2) and (N,)
-        Pixels of tissue, and which place each belongs to.
-    places, areas, centres : ndarray, (P, 2), (P,) and (P, 2)
-        Of places with tissue row and column, counted from anywhere; its pixels; their centre.
+    ``pitches``, (2, 2), are steps to the next row and the next column, (y, x), from place (0, 0) at
+    ``origin``. ``points``, (N, 2), are pixels of tissue; ``number``, (N,), is the place of each. Of
+    places with tissue there are row and column, counted from anywhere, (P, 2); its pixels, (P,);
+    and their centre, (P, 2).
     """
 
     pitches: Floats

@@ -46,14 +46,10 @@ def read_geojson(path: Path, *, whole_cells: bool = False) -> Drawing:
     """Outlines of objects in a ``.geojson`` or ``.geojson.gz``.
 
     Beside detections or cells only those annotations are taken that say where everything was
-    outlined, or what is to be ignored: others are what the detections lie in.
+    outlined, or what is to be ignored: others are what the detections lie in. Of QuPath's cells
+    ``whole_cells`` takes the outline; otherwise that of the nucleus is taken, where there is one.
 
     InputError if the file cannot be read or is no GeoJSON.
-
-    Parameters
-    ----------
-    whole_cells : bool
-        Of QuPath's cells take the cell's outline; otherwise that of its nucleus, where it has one.
     """
     found = Drawing()
     for number, one in enumerate(_features(path), start=1):
@@ -81,16 +77,11 @@ def read_regions(
 ) -> Regions:
     """Regions of a GeoJSON file: (x, y) in level-0 pixels, 0 at the corner of the first pixel.
 
-    Of QuPath's objects the annotations; where there are none, tiles and detections too.
+    Of QuPath's objects the annotations; where there are none, tiles and detections too. ``content``
+    is taken in place of what the file holds.
 
-    InputError if the file cannot be read, is no GeoJSON, or holds no polygon with an area.
-
-    Parameters
-    ----------
-    content : bytes, optional
-        In place of what the file holds.
-    is_named : bool
-        Refuse regions without a name, and two of one name.
+    InputError if the file cannot be read, is no GeoJSON, or holds no polygon with an area; with
+    ``is_named`` also where a region has no name, or two have one.
     """
     features = [one for one in _features(Path(path), content) if one.geometry is not None]
     if is_named:

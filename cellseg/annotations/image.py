@@ -18,31 +18,15 @@ from cellseg.stain.normalise import Light, Normaliser
 class AnnotatedImage:
     """One image with its objects, each mask kept inside its own box.
 
-    Attributes
-    ----------
-    pixels : ndarray, (H, W, C)
-        Raw intensities as read, one or three channels.
-    boxes : ndarray, int32, (N, 4)
-        (y0, x0, y1, x1), half-open, pixels.
-    masks : list of ndarray, bool
-        Each of its box's shape.
-    classes : ndarray, int64, (N,)
-        From 0.
-    outlined : ndarray, bool, (N,), optional
-        False: only the box is known, and the mask fills it. All are outlined where left out.
-    ignored : list of (box, mask)
-        Regions of which nothing is known: what is found there is neither right nor wrong.
-    light : {'transmitted', 'fluorescence'}
-    mpp : float or None
-        µm per pixel.
-    group : str
-        The set that the image came from and its modality; sampling is balanced between groups.
-    zoom : float
-        Pixels of the network per pixel of the image, each way.
-    path : Path or None
-        Where the image was read from.
-    scale : Normaliser, optional
-        Of the slide that the image is a window of; fitted to the image itself otherwise.
+    ``pixels``, (H, W, C), are raw intensities as read, one or three channels; ``mpp`` is µm per
+    pixel. ``group`` is the set that the image came from and its modality; sampling is balanced
+    between groups. ``zoom`` are pixels of the network per pixel of the image, each way. ``scale``
+    is of the slide that the image is a window of; fitted to the image itself otherwise.
+
+    ``boxes``, (N, 4), are (y0, x0, y1, x1), half-open, pixels; masks are of their shapes;
+    ``classes``, (N,), are from 0. Where ``outlined``, (N,), is False only the box is known, and the
+    mask fills it; all are outlined where it is left out. Of the regions ``ignored`` nothing is
+    known: what is found there is neither right nor wrong.
     """
 
     name: str

@@ -234,15 +234,9 @@ def _unpacked(counts: NDArray[np.int64], extent: tuple[int, int]) -> Outline:
 class Drawn:
     """One outlined object.
 
-    Attributes
-    ----------
-    rings : tuple of ndarray, float64, (N, 2)
-        All rings of all parts, (x, y) in level-0 pixels, 0 at the corner of the first pixel: what
-        lies in an odd number of them is inside.
-    kind, said : str
-        Its class, empty where it has none; which one it is, for messages.
-    is_found : bool
-        A program found it, in place of a person.
+    ``rings``, (N, 2) each, are those of all parts, (x, y) in level-0 pixels, 0 at the corner of the
+    first pixel: what lies in an odd number of them is inside. ``kind`` is its class, empty where it
+    has none; ``said`` which one it is, for messages. ``is_found``: by a program, not by a person.
     """
 
     rings: tuple[NDArray[np.float64], ...]
@@ -278,16 +272,9 @@ class Drawn:
 class Drawing:
     """All that one file holds.
 
-    Attributes
-    ----------
-    regions : list of Drawn
-        Of class ``Region*``: here everything was outlined, and nowhere else.
-    ignored : list of Drawn
-        Of class ``Ignore*``: nothing is known of what lies here.
-    left_out : Counter of str
-        What is no outline of an object, and how often.
-    faults : list of str
-        What is wrong with the file, one line each.
+    In ``regions``, of class ``Region*``, everything was outlined, and nowhere else; of what lies in
+    ``ignored``, of class ``Ignore*``, nothing is known. ``left_out`` counts what is no outline of
+    an object; ``faults`` are what is wrong with the file, one line each.
     """
 
     objects: list[Drawn] = field(default_factory=list)

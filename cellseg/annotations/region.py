@@ -110,12 +110,8 @@ class Region:
 class Regions:
     """Where to count: what lies in any of some regions, which may overlap.
 
-    Attributes
-    ----------
-    each : tuple of Region
-        At least one; no two have the same name, see :meth:`of`.
-    notes : tuple of str
-        What a person should know about them, one line each.
+    There is at least one; no two have the same name, see :meth:`of`. ``notes`` are what a person
+    should know about them, one line each.
     """
 
     each: tuple[Region, ...]
@@ -301,21 +297,11 @@ def _distinct(names: Sequence[str]) -> list[str]:
 def tissue_outline(
     mask: NDArray[np.bool_], *, downsample: float, within: tuple[int, int]
 ) -> dict[str, object] | None:
-    """The outlines of a mask, holes included.
+    """``tissue.geojson``: the outlines of a mask, (h, w), holes included; None for an empty one.
 
-    Parameters
-    ----------
-    mask : ndarray, bool, (h, w)
-    downsample : float
-        Level-0 pixels along a side of a mask pixel.
-    within : (int, int)
-        Height and width of the slide, level-0 pixels: the mask's last pixels may stand out of it.
-
-    Returns
-    -------
-    dict or None
-        A GeoJSON MultiPolygon of (x, y) in level-0 pixels, 0 at the corner of the first pixel,
-        as QuPath has it; None for an empty mask.
+    A GeoJSON MultiPolygon of (x, y) in level-0 pixels, 0 at the corner of the first pixel, as
+    QuPath has it. ``downsample`` are level-0 pixels along a side of a mask pixel; ``within`` are
+    height and width of the slide, level-0 pixels: the mask's last pixels may stand out of it.
     """
     # Here and not above: with scipy behind it, it takes most of a second to load.
     from skimage.measure import block_reduce, find_contours

@@ -49,14 +49,8 @@ def classify(
 ) -> tuple[NDArray[np.int16], tuple[str, ...]]:
     """Give each cell a class by markers whose thresholds are numbers.
 
-    ``table`` holds each marker's ``measure``, (N,).
-
-    Returns
-    -------
-    codes : ndarray, int16, (N,)
-        Places in ``names``; -1 where a measurement is missing.
-    names : tuple of str
-        See :func:`classes_of`.
+    ``table`` holds each marker's ``measure``, (N,). Returned are the names of :func:`classes_of`,
+    and before them places in these, int16, (N,); -1 where a measurement is missing.
     """
     values = [np.asarray(table[marker.measure], np.float64) for marker in markers]
     # A value at the threshold is positive.
@@ -226,20 +220,10 @@ def _unlike(results: Sequence[Result]) -> Iterator[Notice]:
 class Classification(BaseModel):
     """How cells got their classes, as ``classification`` of ``run.json`` says it.
 
-    Attributes
-    ----------
-    markers : tuple of Marker
-        Thresholds in numbers.
-    methods : tuple of str
-        How each marker's thresholds came about.
-    types : tuple of str
-        Classes by the model, which those by measurement refine.
-    plain : str
-        The type that is not named in a cell's class: what the model outlines.
-    unmeasured : tuple of str
-        Classes of cells without a value, and classes that a person gave.
-    notes : tuple of str
-        What a person should know.
+    ``methods`` say how each marker's thresholds, which are numbers, came about. ``types`` are the
+    classes by the model, which those by measurement refine; the one that is not named in a cell's
+    class is ``plain``: what the model outlines. Classes of cells without a value, and classes that
+    a person gave, are ``unmeasured``. ``notes`` are what a person should know.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")

@@ -50,25 +50,14 @@ def derive(
 ) -> list[Notice]:
     """Make the columns, ``cells.csv``, the cells around nuclei and the record's totals.
 
-    The recipe is kept beside the result, thresholds in numbers. What a person should know is
-    returned.
+    The change is of a result whose ``measured.parquet`` and masks stand; the slide is for
+    intensities in cells around nuclei. The recipe is kept beside the result, thresholds in numbers.
+    What a person should know is returned.
 
-    Parameters
-    ----------
-    change : Change
-        Of a result whose ``measured.parquet`` and masks stand.
-    slide : Slide, optional
-        For intensities in cells around nuclei.
-    is_lenient : bool
-        Cells keep the model's class where classes by measurement cannot be given, and grow by
-        distance where the channel that shows them cannot be read.
-
-    Raises
-    ------
-    SettingsError
-        If a distance does not fit, a measurement is not there, or no threshold can be proposed.
-    InputError
-        If the result is damaged.
+    ``is_lenient``: cells keep the model's class where classes by measurement cannot be given, and
+    grow by distance where the channel that shows them cannot be read. Otherwise a SettingsError if
+    a distance does not fit, a measurement is not there, or no threshold can be proposed. An
+    InputError if the result is damaged.
     """
     made = _Derivation(change, recipe.checked(change.result.frame))
     made.expand(slide, is_lenient=is_lenient)

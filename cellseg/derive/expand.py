@@ -18,8 +18,14 @@ from cellseg.result.publish import CELLS
 from cellseg.slide import Slide
 from cellseg.stain.dyes import Dyes
 from cellseg.table import Column, Scale
-from cellseg.table.around import AroundSums, ChannelPixels, around_columns
-from cellseg.table.grow import BLOCK_PX, ChannelGround, follow, grown_blocks, halo_px
+from cellseg.table.around import (
+    AroundSums,
+    ChannelGround,
+    ChannelPixels,
+    around_columns,
+    follow,
+    grown_blocks,
+)
 
 USUAL_UM, USUAL_DIAMETERS = 15.0, 2.0
 """How far nuclei grow over a channel unless given; nuclear diameters without a pixel size."""
@@ -60,13 +66,7 @@ def expanded(
 
     def blocks() -> Iterator[tuple[Box, NDArray[np.uint32]]]:
         nonlocal unread
-        for box, nuclei, cells in grown_blocks(
-            labels,
-            distance,
-            block_px=BLOCK_PX,
-            grown_in=over,
-            halo=halo_px(distance) if over else 0,
-        ):
+        for box, nuclei, cells in grown_blocks(labels, distance, over):
             if cells.max() > rows:
                 raise InputError(
                     f"{result.path}: its masks hold cell {cells.max():,}, the table only {rows:,}"

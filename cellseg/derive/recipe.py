@@ -30,26 +30,17 @@ _MOST_LATTICE_PX = 512
 class Recipe(BaseModel):
     """What people decided about a result, as ``recipe.json`` holds it.
 
-    Attributes
-    ----------
-    expand : float or None
-        Nuclei grow into cells by this, µm (px of an image without pixel size); None: they do not.
-    cells_from : str or None
-        They grow over this channel, to the cell's edge, and by ``expand`` at most.
-    spatial : bool
-        Neighbours, density and distance to the border are measured.
-    within : int or None
-        Neighbours are counted within it, µm (px); None: the usual distance.
-    markers : tuple of Marker
-        Thresholds that give the classes. None where the model's classes stay.
-    hotspot : HotSpot or None
-        The place where most cells of a kind lie together is looked for.
-    chamber : Chamber or None
-        The picture is of a counting chamber, whose cells per mL are told.
-    methods : tuple of str
-        How the thresholds came about, a marker each.
-    taught : TaughtClasses or None
-        Clicked cells that give the classes; thresholds and these exclude one another.
+    Nuclei grow into cells by ``expand``, µm (px of an image without pixel size); None: they do not.
+    They grow over the channel ``cells_from``, to the cell's edge, and by ``expand`` at most.
+
+    ``spatial``: neighbours, density and distance to the border are measured. Neighbours are counted
+    ``within`` µm (px); None: the usual distance.
+
+    ``markers`` have thresholds that give the classes, ``methods`` say how each came about; or the
+    clicked cells of ``taught`` give them. Without either the model's classes stay.
+
+    Of a ``hotspot``, the place where most cells of a kind lie together is looked for; of a counting
+    ``chamber`` cells per mL are told.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -31,16 +31,9 @@ _PROPORTIONS = (0.01, 0.1, 1 / 3, 2 / 3)
 
 @dataclass(frozen=True, eq=False)
 class Blocks:
-    """Squares of a regular grid, and the cells in each.
+    """Squares of a regular grid with sides of ``side_px``, level-0 pixels, and the cells in each.
 
-    Attributes
-    ----------
-    of_cell : ndarray, int64, (N,)
-        The block that each cell lies in, 0 … ``number`` - 1.
-    number : int
-        Blocks with cells.
-    side_px : float
-        Level-0 pixels.
+    ``number`` of them hold cells; ``of_cell``, (N,), is the block that each cell lies in, from 0.
     """
 
     of_cell: NDArray[np.int64]

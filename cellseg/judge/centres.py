@@ -151,15 +151,9 @@ def evaluate_centres(
     be, of the least total distance. Where classes are annotated, centres of each are compared by
     themselves too: with the model's cell types, or its classes, of the same names.
 
-    InputError if a table or an image cannot be read.
-
-    Parameters
-    ----------
-    request : EvaluateRequest
-        ``data`` are tables as :func:`read_points` takes them; the
-        images lie beside them, in ``images/`` there, or in ``request.images``.
-    within_um : float
-        In pixels of the image, where its pixel size is not known.
+    ``request.data`` are tables as :func:`read_points` takes them; the images lie beside them, in
+    ``images/`` there, or in ``request.images``. ``within_um`` is in pixels of the image, where its
+    pixel size is not known. InputError if a table or an image cannot be read.
     """
     data = [(path, centres) for path in request.data for centres in read_points(path)]
     detector = request.detector()

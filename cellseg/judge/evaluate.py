@@ -202,12 +202,7 @@ def evaluate(request: EvaluateRequest) -> Iterator[Notice | ImageDone | Evaluati
     for done, image in enumerate(data.images, start=1):
         judged.append(_judge(image, request, detector, to_model))
         yield ImageDone(done, len(data.images))
-    yield Evaluation(
-        images=tuple(judged),
-        classes=classes,
-        model=info,
-        notes=tuple(notes),
-    )
+    yield Evaluation(tuple(judged), classes, info, tuple(notes))
 
 
 def _classes(data: DataSet, info: DetectorInfo) -> tuple[tuple[str, ...], dict[int, int] | None]:
@@ -302,18 +297,12 @@ def _on_image(cells: Instances, frame: Frame, extent: tuple[int, int]) -> Instan
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A threshold for counting.
+    """A threshold for counting, by :func:`~cellseg.annotations.compare.best_threshold`.
 
-    Attributes
-    ----------
-    score : float
-        By :func:`~cellseg.annotations.compare.best_threshold`.
-    bias, held_out_bias : float
-        Relative error of the pooled count, on the same images, and with each image counted at the
-        threshold that the others ask for.
-    interval : (float, float)
-        95 % of true / counted of an image that the threshold was not chosen on, weighted by its
-        objects: a count times these two factors is an interval for the true number.
+    The biases are relative errors of the pooled count, on the same images, and with each image
+    counted at the threshold that the others ask for. ``interval`` is 95 % of true / counted of an
+    image that the threshold was not chosen on, weighted by its objects: a count times these two
+    factors is an interval for the true number.
     """
 
     score: float

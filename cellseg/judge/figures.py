@@ -18,14 +18,8 @@ RESAMPLES = 2000
 class Segmentation:
     """Tallies of one image, or of many added up.
 
-    Attributes
-    ----------
-    hits : ndarray, int64, (10,)
-        Matches at each IoU of :data:`IOUS`.
-    iou_sum : float
-        Of the matches at 0.5.
-    shared, union : int
-        Numerator and denominator of the aggregated Jaccard index.
+    ``hits``, (10,), are matches at each IoU of :data:`IOUS`, ``iou_sum`` is of those at 0.5;
+    ``shared`` and ``union`` are numerator and denominator of the aggregated Jaccard index.
     """
 
     found: int = 0
@@ -106,18 +100,10 @@ def _aggregated(overlaps: Overlaps, keep: NDArray[np.bool_]) -> tuple[int, int]:
 class CountError:
     """Error of counts over a set of images.
 
-    Attributes
-    ----------
-    bias : float
-        (found - truth) / truth of the pooled counts; errors of both signs cancel here.
-    bias_interval : (float, float)
-        95 % of the bias over bootstrap resamples of the images.
-    mean_absolute : float
-        Mean over images of |found - truth|, objects.
-    mean_relative : float
-        Mean over the images with objects of |found - truth| / truth.
-    median_relative : float
-        Their median.
+    ``bias`` is (found - truth) / truth of the pooled counts, where errors of both signs cancel; its
+    interval is 95 % over bootstrap resamples of the images. ``mean_absolute`` is the mean over
+    images of |found - truth|, objects; the relative ones are mean and median over the images with
+    objects of |found - truth| / truth.
     """
 
     images: int
@@ -165,11 +151,8 @@ def bootstrapped(top: NDArray[np.int64], bottom: NDArray[np.int64]) -> tuple[flo
 class MatchedSizes:
     """Relative error of the area and the equivalent diameter of matched objects.
 
-    Attributes
-    ----------
-    area_bias, area_spread : float
-        Median of found / truth - 1, and half the width between its 16th and 84th percentiles
-        (one standard deviation, were it normal); likewise of the diameter.
+    The median of found / truth - 1, and half the width between its 16th and 84th percentiles (one
+    standard deviation, were it normal).
     """
 
     matched: int

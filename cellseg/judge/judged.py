@@ -55,16 +55,8 @@ INSIDE = 0.5
 class Judged(Compared):
     """One image with what was found and what is annotated, on the image's own pixels.
 
-    Found is everything down to a low score: average precision needs it.
-
-    Attributes
-    ----------
-    group : str
-        Its set and modality, as ``set/modality``: what the scores are told apart by.
-    score : float
-        Objects below it are not counted.
-    protocol : CountProtocol
-        What it was counted with.
+    Found is everything down to a low score: average precision needs it. Objects below ``score`` are
+    not counted. ``group`` is ``set/modality``: what the scores are told apart by.
     """
 
     name: str
@@ -105,16 +97,8 @@ class Judged(Compared):
 class Scores(MatchedSizes):
     """What a set of images says, pooled where no name says else; nan without a meaning.
 
-    Attributes
-    ----------
-    objects : int
-        Annotated.
-    f1, accuracy : dict of float to float
-        By IoU.
-    f1_interval : (float, float)
-        95 % of F1 at IoU 0.5 over bootstrap resamples of the images.
-    mask_ap, mask_ap50, mask_ap75, box_ap : float
-        COCO, mean over classes.
+    ``objects`` are the annotated ones. ``f1`` and ``accuracy`` are by IoU; ``f1_interval`` is 95 %
+    of F1 at IoU 0.5 over bootstrap resamples of the images. AP is COCO's, the mean over classes.
     """
 
     objects: int

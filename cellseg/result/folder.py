@@ -34,24 +34,14 @@ from cellseg.table import REGION, Column
 class Findings:
     """What a finished run knows beside its cells.
 
-    Attributes
-    ----------
-    columns : sequence of Column
-        The contract of ``measured.parquet``, in order.
-    class_names : sequence of str
-        By the model, by index.
-    facts : mapping
-        ``found`` of ``run.json``: what no later change alters, such as the tissue's area.
-    record : mapping
-        Goes into ``run.json`` too: versions, weights, settings, tiles, limits, time per stage.
-    tissue : mapping or None
-        GeoJSON; None: no ``tissue.geojson``.
-    regions : Regions or None
-        What was counted in, as drawn; None: no ``regions.geojson``.
-    quality : ndarray, uint8, (R, C), or None
-        What is wrong where: codes of :func:`cellseg.stain.quality.judged`.
-    is_complete : bool
-        False where tiles failed.
+    ``columns`` are the contract of ``measured.parquet``, in order; ``class_names`` are the model's,
+    by index. ``facts`` become ``found`` of ``run.json``: what no later change alters, such as the
+    tissue's area. The ``record`` goes there too: versions, weights, settings, tiles, limits, time
+    per stage. Tiles failed where it is not ``is_complete``.
+
+    Files of their own, where they are not None, are ``tissue``, GeoJSON; ``regions`` that were
+    counted in, as drawn; and ``quality``, (R, C), what is wrong where: codes of
+    :func:`cellseg.stain.quality.judged`.
     """
 
     frame: Frame
@@ -70,13 +60,9 @@ class Findings:
 class ResultFolder:
     """A run's way into its result folder; use :meth:`open`, and ``with``.
 
-    Attributes
-    ----------
-    journal : Journal
-        Keeps finished tiles and final cells until they are a result.
-    already_complete : bool
-        Whether the folder holds a finished result of the same key, every tile in it is good, and
-        nothing in it was changed since.
+    The ``journal`` keeps finished tiles and final cells until they are a result. The folder is
+    ``already_complete`` if it holds a finished result of the same key, every tile in it is good,
+    and nothing in it was changed since.
     """
 
     def __init__(
@@ -93,26 +79,15 @@ class ResultFolder:
 
     @classmethod
     def open(
-        cls,
-        path: str | Path,
-        *,
-        key: object,
-        image: Location | None = None,
-        overwrite: bool = True,
+        cls, path: str | Path, *, key: object, image: Location | None = None, overwrite: bool = True
     ) -> Self:
         """Make the folder and those above it, or go on in it.
 
         ``key`` is everything that determines the result, slide, settings and weights, as JSON has
         it; a result of another key, or one that was changed since, may be replaced with
-        ``overwrite``. An unfinished run of another slide than ``image`` is not thrown away.
-
-        Raises
-        ------
-        ExistingResultError
-            If there is such a result, and it may not be replaced.
-        OutputError
-            If it cannot be written, holds other people's files or another slide's unfinished
-            run, or another run is writing.
+        ``overwrite``, else an ExistingResultError is raised. An OutputError if it cannot be
+        written, holds other people's files or an unfinished run of another slide than ``image``,
+        or another run is writing.
         """
         folder = Path(path)
         with output_errors(folder, sqlite3.Error):

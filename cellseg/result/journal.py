@@ -68,12 +68,8 @@ class Journal:
     journal with another key is discarded, but that of another slide is refused. ``guard`` gives a
     context in which each write happens; it words what the disk says.
 
-    Attributes
-    ----------
-    resumed, is_written : bool
-        Whether there were finished tiles; whether this run added some.
-    discarded_because : str or None
-        Why an older journal was thrown away.
+    ``resumed``: there were finished tiles; ``is_written``: this run added some;
+    ``discarded_because`` says why an older journal was thrown away, None where none was.
     """
 
     def __init__(

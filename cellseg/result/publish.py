@@ -13,6 +13,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from os.path import lexists
 from pathlib import Path
 from typing import Any, Literal
 
@@ -124,13 +125,13 @@ def publish(folder: Path) -> None:
         old.mkdir(exist_ok=True)
         (folder / FETCHED).unlink(missing_ok=True)
         for name in (*reversed(parts), *gone):
-            if _exists(folder / name) and (_exists(staging / name) or name in gone):
+            if lexists(folder / name) and (lexists(staging / name) or name in gone):
                 (folder / name).rename(old / name)
         for name in parts:
-            if _exists(staging / name):
+            if lexists(staging / name):
                 os.replace(staging / name, folder / name)  # noqa: PTH105 - says what it does
     except OSError:
-        if _exists(old / RUN):
+        if lexists(old / RUN):
             _put_back(folder, gone, parts)
         raise
     sync(folder)
@@ -143,16 +144,12 @@ def _put_back(folder: Path, gone: Iterable[str], parts: Sequence[str]) -> None:
     """The older result under its names again, ``run.json`` last; then the new one is not ready."""
     staging, old = folder / STAGING, folder / STAGING / _OLD
     for name in (*gone, *parts):
-        if name in parts and not _exists(staging / name) and _exists(folder / name):
+        if name in parts and not lexists(staging / name) and lexists(folder / name):
             (folder / name).rename(staging / name)
-        if _exists(old / name):
+        if lexists(old / name):
             (old / name).rename(folder / name)
     sync(folder)
     (staging / _READY).unlink()
-
-
-def _exists(path: Path) -> bool:
-    return os.path.lexists(path)
 
 
 def _names(ready: Mapping[str, object], key: str) -> list[str]:

@@ -303,13 +303,7 @@ def _columns(record: dict[str, Any]) -> list[Column]:
 
 
 def load_result(folder: str | Path) -> Result:
-    """Open a finished result.
-
-    Raises
-    ------
-    InputError
-        If the folder is no result, or its run is not finished.
-    """
+    """Open a finished result; an InputError if the folder is none, or its run is not finished."""
     path = Path(folder)
     if not path.is_dir():
         kind = "is an image, not a result: count it first" if has_ending(path) else "is no folder"

@@ -115,7 +115,26 @@ class RemoteResult:
         """
         kept = f"; the result is kept in {self.local}, the same command uploads it"
         with _output_errors(self.url, kept):
-            self._upload(image, overwrite=overwrite)
+            fs, path = self.url.filesystem()
+            fs.invalidate_cache()
+            names = _listed(fs, path)
+            # Another run may have come first.
+            earlier = self._earlier(fs, path, image) if RUN in names else {}
+            mine = load_result(self.local).run["key"]
+            if earlier and not overwrite and earlier.get("key") != mine:
+                corrected = " and corrections of it" * (CORRECTIONS in names)
+                why = f"a count with other settings by now{corrected}"
+                raise ExistingResultError(why, place=self.url)
+            fs.makedirs(path, exist_ok=True)
+            fs.pipe_file(f"{path}/{MARK}", json.dumps({"format": "cellseg upload"}).encode())
+            # run.json first: from here on nobody takes the folder for a whole result.
+            for name in dict.fromkeys((RUN, *RESULT_FILES, *exports_of(earlier))):
+                if name in names:
+                    fs.rm(f"{path}/{name}", recursive=True)
+            files = [name for name in _files(self.local) if name not in (RUN, CORRECTIONS)]
+            fs.put([str(self.local / name) for name in files], [f"{path}/{name}" for name in files])
+            fs.put_file(str(self.local / RUN), f"{path}/{RUN}")
+            fs.rm_file(f"{path}/{MARK}")
         (self.local / FETCHED).touch()
 
     def _drop_copy(self) -> None:
@@ -127,27 +146,6 @@ class RemoteResult:
                         remove(entry)
             self.local.rmdir()
             self.local.parent.rmdir()
-
-    def _upload(self, image: Location, *, overwrite: bool) -> None:
-        fs, path = self.url.filesystem()
-        fs.invalidate_cache()
-        names = _listed(fs, path)
-        # Another run may have come first.
-        earlier = self._earlier(fs, path, image) if RUN in names else {}
-        if earlier and not overwrite and earlier.get("key") != load_result(self.local).run["key"]:
-            corrected = " and corrections of it" * (CORRECTIONS in names)
-            why = f"a count with other settings by now{corrected}"
-            raise ExistingResultError(why, place=self.url)
-        fs.makedirs(path, exist_ok=True)
-        fs.pipe_file(f"{path}/{MARK}", json.dumps({"format": "cellseg upload"}).encode())
-        # run.json first: from here on nobody takes the folder for a whole result.
-        for name in dict.fromkeys((RUN, *RESULT_FILES, *exports_of(earlier))):
-            if name in names:
-                fs.rm(f"{path}/{name}", recursive=True)
-        files = [name for name in _files(self.local) if name not in (RUN, CORRECTIONS)]
-        fs.put([str(self.local / name) for name in files], [f"{path}/{name}" for name in files])
-        fs.put_file(str(self.local / RUN), f"{path}/{RUN}")
-        fs.rm_file(f"{path}/{MARK}")
 
     def table(self) -> pd.DataFrame:
         """The uploaded table."""

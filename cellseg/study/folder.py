@@ -41,16 +41,9 @@ _LAST = (
 class Study:
     """All results below a folder.
 
-    Attributes
-    ----------
-    results : mapping of Result to list of SummaryRow
-        In the order of their places, each with its rows: the whole slide, then its regions.
-    unread : tuple of str
-        Why a result folder could not be read, a line each.
-    failed : tuple of SummaryRow
-        Images without a result.
-    place : RemotePath or None
-        The folder that ``folder`` is a copy of; what is written goes there.
+    Results are in the order of their places, each with its rows: the whole slide, then its regions.
+    ``unread`` says why a result folder could not be read, a line each; ``failed`` are images
+    without a result. ``folder`` may be a copy of ``place``; what is written goes there.
     """
 
     folder: Path

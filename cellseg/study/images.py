@@ -63,24 +63,14 @@ def find_images(
 ) -> ImageSearch:
     """Files, each once, folders replaced by the images in them.
 
-    Files of a folder that are channels of one field become one image.
+    Files of a folder that are channels of one field become one image. ``recursive`` looks in
+    folders in folders too; but for hidden ones, links to folders, and results. ``files`` is a
+    pattern of the names that are wanted: see :mod:`cellseg.pattern`. Of the time points that are
+    wanted each is an image of its own; not those that an image lacks, which is noted unless all are
+    wanted: up to ``sys.maxsize``.
 
-    Parameters
-    ----------
-    recursive : bool
-        Folders in folders too; but for hidden ones, links to folders, and results.
-    files : str, optional
-        Pattern of the names of files that are wanted: see :mod:`cellseg.pattern`.
-    times : range, optional
-        Time points that are wanted, each an image of its own; not those that an image lacks, which
-        is noted unless all are wanted: up to ``sys.maxsize``.
-
-    Raises
-    ------
-    InputError
-        If a folder holds no image, cannot be read, or if there is nothing but results.
-    SettingsError
-        If the pattern is none, or there is no folder that it could be for.
+    An InputError if a folder holds no image, cannot be read, or if there is nothing but results; a
+    SettingsError if the pattern is none, or there is no folder that it could be for.
     """
     found = ImageSearch([], [])
     pattern = None if files is None else FilePattern(files)

@@ -20,12 +20,8 @@ RGB = ("red", "green", "blue")
 class Scale:
     """From the lattice to the slide.
 
-    Attributes
-    ----------
-    downsample : float
-        Level-0 pixels along a side of a lattice pixel.
-    mpp : float or None
-        µm per pixel at level 0; None where the slide has no pixel size.
+    ``downsample`` are level-0 pixels along a side of a lattice pixel; ``mpp`` is µm per pixel at
+    level 0, None where the slide has no pixel size.
     """
 
     downsample: float
@@ -41,15 +37,9 @@ class Scale:
 class Column:
     """One column of the table.
 
-    Attributes
-    ----------
-    unit : str
-        ``px`` (level 0), ``px²``, ``µm``, ``µm²``, ``deg``, ``OD``, ``raw`` (the slide's own
-        intensities), or empty.
-    dtype : str
-        What pandas calls it: ``int64``, ``float32``, ``float64``, ``str`` or ``bool``.
-    meaning : str
-        One sentence, with the formula where there is one.
+    ``unit`` is ``px`` (level 0), ``px²``, ``µm``, ``µm²``, ``deg``, ``OD``, ``raw`` (intensities of
+    the slide), or empty; ``dtype`` what pandas calls it: ``int64``, ``float32``, ``float64``,
+    ``str`` or ``bool``; ``meaning`` one sentence, with the formula where there is one.
     """
 
     name: str
@@ -68,31 +58,23 @@ def columns(
 ) -> tuple[Column, ...]:
     """All columns of ``cells.csv``, in order.
 
-    Parameters
-    ----------
-    channels : sequence of str
-        Empty where intensities are not measured.
-    stain : {'he', 'ihc', 'fluorescence', 'brightfield'}
-        Red, green and blue channels of ``he`` and ``ihc`` also give stains' optical densities.
-    has_mpp : bool
-        Without a pixel size the columns in µm and µm² are left out.
-    has_regions : bool
-        Of a count in regions the last column names those that hold the cell.
-    has_t : bool
-        Of one time point of several, that was asked for.
+    There are no ``channels`` where intensities are not measured; red, green and blue ones of ``he``
+    and ``ihc`` also give stains' optical densities. Without a pixel size the columns in µm and µm²
+    are left out. Of a count in regions the last column names those that hold the cell; ``has_t``
+    is of one time point of several, that was asked for.
     """
     found = (
-        *_IDENTITY[:2],
-        *(_TIME if has_t else ()),
-        *_IDENTITY[2:],
-        *_PLACE,
-        *_SHAPE,
+        *_OF_MASKS,
         *(column for slug in channel_slugs(channels) for column in _intensity(slug)),
         *(_density(name) for name in densities(channels, stain=stain)),
         *_FLAGS,
-        *(_REGION if has_regions else ()),
     )
-    return tuple(column for column in found if has_mpp or not column.unit.startswith("µm"))
+    left_out = {"t": not has_t, REGION: not has_regions}
+    return tuple(
+        column
+        for column in found
+        if not left_out.get(column.name) and (has_mpp or not column.unit.startswith("µm"))
+    )
 
 
 def densities(channels: Sequence[str], *, stain: Stain) -> tuple[str, ...]:
@@ -129,17 +111,13 @@ def _lengths(name: str, meaning: str) -> tuple[Column, Column]:
     )
 
 
-_IDENTITY = (
+_OF_MASKS = (
     Column("label", "", "int64", "The cell's number in `labels.ome.zarr`, from 1."),
     Column("image", "", "str", "Name of the image's file."),
+    Column("t", "", "int64", "The image's time point, from 0, where one was asked for."),
     Column("class", "", "str", "The cell's type, by the model."),
     Column("object", "", "str", "What the model outlines: `nucleus` or `cell`."),
     Column("score", "", "float32", "The detector's confidence, 0 … 1."),
-)
-
-_TIME = (Column("t", "", "int64", "The image's time point, from 0, where one was asked for."),)
-
-_PLACE = (
     Column("centroid_y_px", "px", "float64", "Mean row of the mask; pixel centres are integers."),
     Column("centroid_x_px", "px", "float64", "Mean column of the mask."),
     Column("centroid_y_um", "µm", "float64", "`centroid_y_px` × µm per pixel."),
@@ -148,9 +126,6 @@ _PLACE = (
     Column("bbox_x0_px", "px", "int64", "First column of the box."),
     Column("bbox_y1_px", "px", "int64", "One past the last row of the box."),
     Column("bbox_x1_px", "px", "int64", "One past the last column of the box."),
-)
-
-_SHAPE = (
     Column("area_px", "px²", "float64", "Area A of the mask, holes left out, in level-0 pixels."),
     Column("area_um2", "µm²", "float64", "Area of the mask, holes left out."),
     *_lengths("perimeter", "Length P of the outline and of holes: Crofton, 4 directions."),
@@ -174,9 +149,6 @@ _SHAPE = (
 _FLAGS = (
     Column("touches_border", "", "bool", "The cell touches the slide's own edge."),
     Column("stitched", "", "bool", "The cell was joined from the parts that several tiles saw."),
-)
-
-_REGION = (
     Column(
         REGION,
         "",

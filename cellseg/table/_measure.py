@@ -44,7 +44,10 @@ def measure(
     stain: Stain,
     white: float | Dyes | None = None,
 ) -> pd.DataFrame:
-    """Measure every instance, on the slide's lattice.
+    """Measure every instance, on the slide's lattice: one row an instance, in order.
+
+    The columns are those of :func:`columns`, in that order, but for :data:`ADDED_LATER`, which the
+    run adds.
 
     Parameters
     ----------
@@ -58,12 +61,6 @@ def measure(
     white : float or Dyes, optional
         Raw value of full transmission, for optical densities, or the slide's own dyes; by default
         the largest value of an integer type, and 1 for floats.
-
-    Returns
-    -------
-    DataFrame
-        One row an instance, in order. The columns are those of :func:`columns`, in that order,
-        but for :data:`ADDED_LATER`, which the run adds.
     """
     wanted = [
         column
@@ -175,16 +172,10 @@ def white_of(dtype: np.dtype[Any]) -> float:
 def stain_densities(
     rgb: NDArray[np.generic], pixels: PixelLists, stains: Sequence[str], *, white: float | Dyes
 ) -> dict[str, Floats]:
-    """Mean optical density of stains over each cell.
+    """Mean optical density over each cell of ``hematoxylin``, ``eosin``, ``dab``, or some of them.
 
-    Parameters
-    ----------
-    rgb : ndarray, (M, 3)
-        Raw red, green and blue of each pixel. Pixels with a NaN are left out.
-    stains : sequence of str
-        Some of ``hematoxylin``, ``eosin``, ``dab``.
-    white : float or Dyes
-        The raw value of full transmission; or the slide's own dyes with their white.
+    ``rgb``, (M, 3), are raw red, green and blue of each pixel; pixels with a NaN are left out.
+    ``white`` is the raw value of full transmission, or the slide's own dyes with their white.
 
     Notes
     -----

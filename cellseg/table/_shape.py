@@ -26,14 +26,9 @@ ROUND = 1e-9
 class PixelLists:
     """M pixels of N cells, ordered by cell, row, column. Coordinates are of the mask's crop.
 
-    Attributes
-    ----------
-    cell, y, x : ndarray, int64, (M,)
-        The cell that each pixel belongs to, and its place in that cell's crop.
-    starts, counts : ndarray, int64, (N,)
-        Where each cell's pixels begin, and how many there are.
-    entries_straight, entries_diagonal : ndarray, int64, (N,)
-        How often a line along the axes (along the diagonals) enters the cell.
+    ``cell``, (M,), is the one that each pixel belongs to; ``starts``, (N,), is where each cell's
+    pixels begin. The entries, (N,), are how often a line along the axes (along the diagonals)
+    enters the cell.
     """
 
     cell: Ints
@@ -171,15 +166,11 @@ class _Side:
 
 
 def hull_measures(pixels: PixelLists) -> tuple[Ints, Floats]:
-    """Area of the convex hull and largest Feret diameter of each cell.
+    """Area of the convex hull and largest Feret diameter of each cell, (N,).
 
-    Returns
-    -------
-    area_convex : ndarray, int64, (N,)
-        Pixels whose centre lies in the hull or on its edge, as scikit-image counts them.
-    feret_diameter_max : ndarray, float64, (N,)
-        Largest distance between two corners of the hull, pixels. scikit-image takes the
-        outline of the hull's pixels, and finds up to one pixel more.
+    The area is the pixels whose centre lies in the hull or on its edge, as scikit-image counts
+    them; the diameter the largest distance between two corners of the hull, pixels. scikit-image
+    takes the outline of the hull's pixels, and finds up to one pixel more.
     """
     last = np.append((np.diff(pixels.y) != 0) | (np.diff(pixels.cell) != 0), True)
     first = np.concatenate([[True], last[:-1]])

@@ -60,17 +60,10 @@ class HotSpot(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class FoundSpot:
-    """The hottest place.
+    """The hottest place: a circle, level-0 pixels, the best of ``looked_at`` places.
 
-    Attributes
-    ----------
-    y, x, radius : float
-        Of its circle, level-0 pixels.
-    looked_at : int
-        Places that were compared.
-    shuffled : ndarray, float64, (S,)
-        Share of hot cells in the best place, each time that the classes were shuffled; empty where
-        all cells are hot.
+    ``shuffled``, (S,), are shares of hot cells in the best place, each time that the classes were
+    shuffled; empty where all cells are hot.
     """
 
     y: float

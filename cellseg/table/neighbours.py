@@ -39,14 +39,9 @@ _DISC_POINTS = 256
 class Neighbours:
     """What is asked of a neighbourhood.
 
-    Attributes
-    ----------
-    mpp : float or None
-        µm per pixel at level 0; None: distances are in pixels, and there is no density.
-    within : int or None
-        Neighbours are counted within it, µm or px; None: they are not counted.
-    classes : tuple of str
-        The nearest cell of each gets a column; with one class there is nothing to tell apart.
+    ``mpp`` is µm per pixel at level 0; None: distances are in pixels, and there is no density.
+    Neighbours are counted ``within``, µm or px; None: they are not. The nearest cell of each of
+    ``classes`` gets a column; with one class there is nothing to tell apart.
     """
 
     mpp: float | None

@@ -27,14 +27,9 @@ _FLAGS = ("touches_border", "stitched")
 
 @dataclass(frozen=True)
 class AreaStatistics:
-    """How large the cells are.
+    """How large the cells are; ``std`` with divisor n.
 
-    Attributes
-    ----------
-    mean, std, minimum, maximum : float
-        ``std`` with divisor n.
-    quantiles : dict of int to float
-        Percent to area, for :data:`QUANTILES_PERCENT`, linear between cells.
+    ``quantiles`` are per cent to area, for :data:`QUANTILES_PERCENT`, linear between cells.
     """
 
     mean: float
@@ -71,16 +66,9 @@ class AreaStatistics:
 class RegionSummary:
     """One region's totals; a cell belongs to every region that holds its centroid.
 
-    Attributes
-    ----------
-    area_mm2 : float or None
-        Of the region, as far as it lies on the slide; None without pixel size.
-    region_px2 : float
-        The same in level-0 pixels.
-    tissue_mm2 : float or None
-        Tissue in it; None if nobody measured it.
-    area_px, area_um2 : AreaStatistics or None
-        Of its cells, as in :class:`cellseg.table.summary.Summary`.
+    ``area_mm2`` is of the region, as far as it lies on the slide, None without pixel size;
+    ``region_px2`` the same in level-0 pixels; ``tissue_mm2`` the tissue in it, None if nobody
+    measured it. ``area_px`` and ``area_um2`` are of its cells, as in :class:`Summary`.
     """
 
     name: str
@@ -148,32 +136,20 @@ def by_class(counts: Mapping[str, int]) -> str:
 class Summary:
     """A slide's totals.
 
-    Attributes
-    ----------
-    object : str
-        What was counted: ``nucleus`` or ``cell``.
-    cells_per_class : dict of str to int
-        In the model's order, classes without cells included.
-    touching_border, stitched : int
-        Cells at the slide's own edge; cells joined from parts.
-    tissue_mm2 : float or None
-        Tissue that was looked at; None without pixel size, or if nobody measured it.
-    area_px : AreaStatistics or None
-        In level-0 pixels; None without cells.
-    area_um2 : AreaStatistics or None
-        None without cells or without pixel size.
-    skipped_share : float or None
-        Share of the slide's area that was skipped as background; None if nobody looked.
-    cells_interval : (int, int) or None
-        95 % interval of the true number, where the protocol was calibrated for the model.
-    regions : tuple of RegionSummary
-        The totals of each region, where the count was of some.
-    labelling : tuple of mapping
-        For each marker: its thresholds, positive cells, index, H-score; none without classes by
-        measurement. See ``cellseg.derive.classified``.
-    corrected_per_class : dict of str to (int, int, int)
-        Of classes that were taught: how many cells by their probabilities, and the 95 % interval
-        that allows for the confusion of the clicked cells.
+    ``object`` is what was counted: ``nucleus`` or ``cell``. ``cells_per_class`` is in the model's
+    order, classes without cells included. ``touching_border`` are cells at the slide's own edge,
+    ``stitched`` those joined from parts. Areas are None without cells, in µm² also without a pixel
+    size. ``cells_interval`` is the 95 % interval of the true number, where the protocol was
+    calibrated for the model.
+
+    ``tissue_mm2`` is the tissue that was looked at, None without pixel size, or if nobody measured
+    it; ``skipped_share`` the share of the slide's area that was skipped as background, None if
+    nobody looked.
+
+    Where the count was of regions, each has totals. ``labelling`` has for each marker its
+    thresholds, positive cells, index, H-score (:meth:`Classification.scores`). Of classes that were
+    taught ``corrected_per_class`` has how many cells there are by their probabilities, and the 95 %
+    interval that allows for the confusion of the clicked cells.
     """
 
     object: str
@@ -271,25 +247,12 @@ def summarised(
     interval: tuple[float, float] | None = None,
     tissue_mm2_in_regions: Sequence[float | None] | None = None,
 ) -> Summary:
-    """The totals of a slide's cells.
+    """The totals of a slide's cells; a ValueError if a row's class is none of ``classes``.
 
-    Parameters
-    ----------
-    table : DataFrame, (N, …)
-        Rows of ``cells.csv``; ``touches_border`` and ``stitched`` may be missing.
-    classes : sequence of str
-        Every class that the table may hold, in order.
-    regions : Regions, optional
-        Cut at the slide's edges; each gets totals of its own.
-    interval : (float, float), optional
-        Factors between which the true number lies; see :class:`cellseg.protocol.Calibration`.
-    tissue_mm2_in_regions : sequence of float, optional
-        Of each region; None where nobody measured it.
-
-    Raises
-    ------
-    ValueError
-        If a row's class is none of ``classes``.
+    The table, (N, …), holds rows of ``cells.csv``; ``touches_border`` and ``stitched`` may be
+    missing. ``classes`` are all that it may hold, in order. Regions, cut at the slide's edges, get
+    totals of their own; of each the tissue is known, or None where nobody measured it. The true
+    number lies between the factors ``interval``; see :class:`cellseg.protocol.Calibration`.
     """
     index = pd.Index(list(dict.fromkeys(classes)))
     kinds = index.get_indexer(pd.Index(table["class"]))

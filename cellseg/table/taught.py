@@ -74,16 +74,10 @@ class Click(BaseModel):
 class TaughtClasses(BaseModel):
     """Clicks, and the multinomial logistic regression that follows from them.
 
-    Attributes
-    ----------
-    colours : dict of str to (int, int, int)
-        The classes, in order.
-    unsure : float
-        A cell that no class has with this probability becomes :data:`UNSURE`; 0: none does.
-    measurements : tuple of str
-        Columns of the table that cells are told by.
-    made_of : dict of str
-        ``object``, ``model`` and ``protocol`` of the first count that was clicked in.
+    ``colours`` hold the classes, in order. A cell that no class has with the probability ``unsure``
+    becomes :data:`UNSURE`; 0: none does. ``measurements`` are the table's columns that cells are
+    told by; ``made_of`` has ``object``, ``model`` and ``protocol`` of the first count that was
+    clicked in.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -324,7 +324,7 @@ def second_chunk(monkeypatch, disturb):
         pytest.param(during(folder_module, "table_writer"), False, id="table"),
         pytest.param(second_chunk, False, id="chunk"),
         pytest.param(during(publish, "mark_ready"), False, id="ready"),
-        pytest.param(during(publish, "_exists"), True, id="swap"),
+        pytest.param(during(publish, "lexists"), True, id="swap"),
     ],
 )
 def test_a_folder_that_is_removed_ends_the_run_in_one_line(

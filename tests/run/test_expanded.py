@@ -14,7 +14,7 @@ import tifffile
 from finished import classify_result, copied, counted_folder, edit, expand_result
 from synthetic import PyramidLayout, write_pyramid
 
-import cellseg.derive.expand as expanding
+import cellseg.table.around as expanding
 from cellseg.counting.request import CountRequest
 from cellseg.derive import Recipe
 from cellseg.derive.corrections import Corrections

@@ -44,14 +44,8 @@ _PACKER = Blosc(cname="lz4", clevel=1)
 class CorrectedCells:
     """The automatic cells of a result, and over them those that edits touched.
 
-    Attributes
-    ----------
-    rows : Table
-        The automatic table.
-    classes : list of str
-        The model's, then those that a person added.
-    touched : dict of int
-        Every label that an edit touched, and the cell it is now; None: gone.
+    ``rows`` is the automatic table; ``classes`` are the model's, then those that a person added;
+    ``touched`` has every label that an edit touched, and the cell it is now; None: gone.
     """
 
     def __init__(self, result: Result, classes: Sequence[str]) -> None:

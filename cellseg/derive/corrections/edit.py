@@ -80,18 +80,10 @@ _Score = Annotated[
 
 @dataclass(frozen=True, eq=False)
 class EditedCell:
-    """A cell as a person left it.
+    """A cell as a person left it; ``name`` is its class.
 
-    Attributes
-    ----------
-    box : Box
-        Lattice pixels, tight around the mask.
-    mask : ndarray, bool, of the box's shape
-        COCO's compressed run lengths in JSON.
-    name : str
-        Its class.
-    score : float
-        The detector's for a cell that it outlined; 1 for one that a person drew.
+    The box, lattice pixels, is tight around the mask, which is COCO's compressed run lengths in
+    JSON. The score is the detector's for a cell that it outlined; 1 for one that a person drew.
     """
 
     box: _Corners
@@ -138,17 +130,9 @@ class CellChange:
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """All that one gesture changed.
+    """All that one gesture changed: at least one cell, and none twice.
 
-    Attributes
-    ----------
-    kind : {'delete', 'add', 'redraw', 'split', 'merge', 'class'}
-    changes : tuple of CellChange
-        At least one; no cell twice.
-    who : str
-        Login name.
-    when : str
-        ISO 8601, UTC.
+    ``who`` is a login name, ``when`` ISO 8601, UTC.
     """
 
     kind: Kind

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cellseg.table.grow import OUTLINE_PX, grow, grown_blocks
+from cellseg.table.around import OUTLINE_PX, grow, grown_blocks
 
 SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 SPARSE = st.sampled_from([0] * 12 + [1, 2, 3, 7, 2**32 - 1])
@@ -34,10 +34,12 @@ def test_every_pixel_within_the_distance_gets_a_nearest_label(labels, distance):
 )
 def test_blocks_of_any_size_give_the_same(labels, distance, block):
     whole = np.zeros_like(labels)
-    for box, before, grown in grown_blocks(labels, distance, block_px=block):
-        part = np.s_[box.y0 : box.y1, box.x0 : box.x1]
-        np.testing.assert_array_equal(before, labels[part])
-        whole[part] = grown
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cellseg.table.around.BLOCK_PX", block)
+        for box, before, grown in grown_blocks(labels, distance):
+            part = np.s_[box.y0 : box.y1, box.x0 : box.x1]
+            np.testing.assert_array_equal(before, labels[part])
+            whole[part] = grown
     np.testing.assert_array_equal(whole, grow(labels, distance))
 
 
