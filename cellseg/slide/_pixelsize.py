@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from cellseg.errors import Notice
 
@@ -83,10 +81,11 @@ def from_tags(
     per_x = _number(x)
     if side_um == 25400.0 and any(abs((per_x or 0) - dpi) < 0.5 for dpi in _PRINT_DPI):
         return _refused(f"{per_x:.0f} dpi", source, "is a scanner's or a printer's resolution")
-    return _from_density(x, y, side_um, source)
+    return from_density(x, y, side_um, source)
 
 
-def _from_density(x: object, y: object, side_um: float | None, source: str) -> PixelSize:
+def from_density(x: object, y: object, side_um: float | None, source: str) -> PixelSize:
+    """From pixels along x and y of a unit of so many µm; None is no unit of length."""
     per_x, per_y = _number(x), _number(y)
     if side_um is None or not per_x or not per_y:
         return NO_SIZE
@@ -106,11 +105,6 @@ def from_philips(xml: str) -> PixelSize:
     if len(sides) != 2:
         return NO_SIZE
     return from_scale(sides[0], sides[1], ("mm", "mm"), "Philips tags")
-
-
-def from_imagej(metadata: Mapping[str, Any], x: object, y: object) -> PixelSize:
-    """From ImageJ's ``unit`` and the resolution tags, which then are px per that unit."""
-    return _from_density(x, y, micrometres(metadata.get("unit", "")), "ImageJ calibration")
 
 
 def from_scale(y: object, x: object, units: tuple[object, object], source: str) -> PixelSize:

@@ -160,7 +160,10 @@ def _pixel_size(tif: tifffile.TiffFile, key: Any, ome: OmeImage) -> sizes.PixelS
     """µm per pixel from the most trustworthy tag that the format has."""
     x, y, unit = (key.tags.valueof(code) for code in (282, 283, 296))
     if tif.is_imagej:
-        return sizes.first_known(ome.pixel_size, sizes.from_imagej(tif.imagej_metadata or {}, x, y))
+        # The resolution tags are px per ImageJ's unit.
+        unit_um = sizes.micrometres((tif.imagej_metadata or {}).get("unit", ""))
+        said = sizes.from_density(x, y, unit_um, "ImageJ calibration")
+        return sizes.first_known(ome.pixel_size, said)
     if tif.is_svs:
         return sizes.from_aperio(str(key.description))
     if tif.is_ndpi:

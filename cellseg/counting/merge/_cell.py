@@ -93,14 +93,8 @@ class Cell:
             return self.score > other.score
         if self.box != other.box:
             return self.box < other.box
-        mine, theirs = self.mask.tobytes(), other.mask.tobytes()
-        if mine != theirs:
-            return mine < theirs
-        return (self.label, self.stitched, self.serial) < (
-            other.label,
-            other.stitched,
-            other.serial,
-        )
+        mine = self.mask.tobytes(), self.label, self.stitched, self.serial
+        return mine < (other.mask.tobytes(), other.label, other.stitched, other.serial)
 
 
 def handed_out(cells: Iterable[Cell], grid: TileGrid) -> Settled:

@@ -18,8 +18,6 @@ from cellseg.counting.merge._masks import (
 )
 from cellseg.geometry import TileGrid
 
-_DECIDABLE = (State.OPEN, State.KEPT)
-
 
 class OverlapGraph:
     """Undecided instances, joined by an edge where they share pixels.
@@ -37,27 +35,22 @@ class OverlapGraph:
 
     def link(self, first: Cell, second: Cell) -> None:
         """Take note of two instances whose boxes meet."""
+        part, whole = (first, second) if first.part else (second, first)
         gone = first.state is State.GONE or second.state is State.GONE
-        if gone and not self._may_absorb(first, second):
+        # A whole may absorb a part that is not decided about, be it suppressed already.
+        may_absorb = part.part and not whole.part
+        if gone and not (may_absorb and part.state is State.OPEN):
             return
         shared = shared_px(first.box, first.mask, second.box, second.mask)
         if not shared:
             return
-        if first.part != second.part:
-            part = first if first.part else second
-            if 2 * shared > part.area:
-                self.stats.parts_dropped += 1
-                self._end(part, State.GONE)
-                return
+        if may_absorb and 2 * shared > part.area:
+            self.stats.parts_dropped += 1
+            self._end(part, State.GONE)
+            return
         if not gone:
             first.edges.append((second, shared))
             second.edges.append((first, shared))
-
-    @staticmethod
-    def _may_absorb(first: Cell, second: Cell) -> bool:
-        """Whether an undecided part meets a whole, be it suppressed already."""
-        part, whole = (first, second) if first.part else (second, first)
-        return part.part and not whole.part and part.state is State.OPEN
 
     def settle(self, touched: Iterable[Cell]) -> list[Cell]:
         """Decide what can be decided now, beginning with ``touched``; the cells that are final."""
@@ -85,7 +78,8 @@ class OverlapGraph:
         cell.edges = []
 
     def _wake(self, cell: Cell) -> None:
-        self._todo.extend(other for other, _ in cell.edges if other.state in _DECIDABLE)
+        undecided = (State.OPEN, State.KEPT)
+        self._todo.extend(other for other, _ in cell.edges if other.state in undecided)
 
     def _join(self, part: Cell) -> None:
         """Turn a part and all that agree with it into one cell, if they are all known."""
@@ -190,7 +184,9 @@ class OverlapGraph:
                 earlier.append(other.result)
         result: tuple[Corners, Mask] | None = (cell.box, cell.mask)
         if earlier:
-            mask = _remaining(cell, earlier)
+            mask = cell.mask.copy()
+            for box, taken in earlier:
+                window(cell.box, mask, box)[...] &= ~window(box, taken, cell.box)
             left = int(np.count_nonzero(mask))
             if 2 * left < cell.area:
                 self.stats.half_lost += 1
@@ -202,11 +198,3 @@ class OverlapGraph:
         self.stats.stitched += cell.stitched
         self._settled.append(cell)
         self._end(cell, State.OWNED)
-
-
-def _remaining(cell: Cell, earlier: Iterable[tuple[Corners, Mask]]) -> Mask:
-    """What of a cell's mask nobody has."""
-    mask = cell.mask.copy()
-    for box, taken in earlier:
-        window(cell.box, mask, box)[...] &= ~window(box, taken, cell.box)
-    return mask
