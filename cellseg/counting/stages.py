@@ -212,7 +212,7 @@ class SlideCount:
             return None, None  # unknown, not the slide's
         unit = (pixel_um / 1000) ** 2
         shapes = [self._on_lattice(region.shape) for region in self.plan.regions or ()]
-        inside = [self.tissue.area_in(shape) * unit for shape in shapes]
+        inside = [self.tissue.within(shape).area_px() * unit for shape in shapes]
         return self.tissue.area_px() * unit, inside
 
     def doubts(self) -> list[str]:

@@ -118,7 +118,7 @@ class TissueMask:
         return self._at(self.search, np.where(inside, ys, 0), np.where(inside, xs, 0)) & inside
 
     def area_px(self) -> float:
-        """Area of the tissue (not of the grown search area), lattice pixels."""
+        """Area of the tissue (not of the grown search area) in the region, if any, lattice pixels."""
         return self._area(self.tissue)
 
     def skipped_px(self) -> float:
@@ -130,10 +130,6 @@ class TissueMask:
         if self.region is not None:
             return float(self.region.area)
         return float(self.extent[0]) * self.extent[1]
-
-    def area_in(self, region: shapely.MultiPolygon) -> float:
-        """Area of the tissue in a region, lattice pixels."""
-        return float(region.area) * self._share(self.tissue, region)
 
     def _area(self, mask: NDArray[np.bool_]) -> float:
         if self.region is not None:
