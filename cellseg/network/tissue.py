@@ -118,7 +118,7 @@ class TissueMask:
         return self._at(self.search, np.where(inside, ys, 0), np.where(inside, xs, 0)) & inside
 
     def area_px(self) -> float:
-        """Area of the tissue (not of the grown search area) in the region, if any, lattice pixels."""
+        """Area of the tissue (not of the search area) in the region, if any, lattice pixels."""
         return self._area(self.tissue)
 
     def skipped_px(self) -> float:
