@@ -43,8 +43,8 @@ SAVED_S = 12.0
 """Of the time, what is left for judging and writing."""
 
 MOST_APART = 0.02
-"""Share of the cells by which what OpenVINO finds in the windows may differ from what torch does;
-otherwise torch counts with the taught model."""
+"""Share of the cells by which what OpenVINO finds in the windows may differ from what torch does,
+or one cell; otherwise torch counts with the taught model."""
 
 
 class Score(NamedTuple):
@@ -254,7 +254,7 @@ def _agree(looks: Sequence[Sequence[Compared]], least: float) -> bool:
         right = [hits_of(one)[chosen] for one, chosen in zip(windows, kept, strict=True)]
         totals.append([int(np.count_nonzero(np.concatenate(flags))) for flags in (kept, right)])
     (count, right_ones), (others, other_right) = totals
-    return max(abs(count - others), abs(right_ones - other_right)) <= MOST_APART * max(count, 1)
+    return max(abs(count - others), abs(right_ones - other_right)) <= max(1, MOST_APART * count)
 
 
 def counted_in(cells: Instances, window: Box) -> Instances:
