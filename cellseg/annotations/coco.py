@@ -170,7 +170,6 @@ class _Reader:
         return {part: data[part] for part in parts}
 
     def _entries(self, what: str, kind: type[_E], rows: list[_Row]) -> dict[int, _E]:
-        """Images or categories by their ids."""
         found: dict[int, _E] = {}
         names = set()
         for row in rows:
@@ -193,7 +192,6 @@ class _Reader:
     def _by_image(
         self, rows: list[_Row], names: Mapping[int, str], entries: Mapping[int, _ImageEntry]
     ) -> dict[int, list[_Row]]:
-        """Annotations by the images that they belong to."""
         found: dict[int, list[_Row]] = defaultdict(list)
         seen: set[str] = set()
         for row in rows:

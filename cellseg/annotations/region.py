@@ -173,10 +173,7 @@ class Regions:
         return [SEPARATOR.join(some) for some in names]
 
     def on(self, height: int, width: int) -> Self:
-        """The same, cut at a slide's edges.
-
-        SettingsError if all lie beside it.
-        """
+        """The regions, cut at a slide's edges; SettingsError if all lie beside it."""
         extent = shapely.box(0, 0, width, height)
         cut, said = [], [*self.notes]
         beside, across = list[str](), list[str]()

@@ -205,16 +205,13 @@ def common_thresholds(
         method + together * (marker.threshold == "auto")
         for method, marker in zip(methods, known, strict=True)
     )
-    return thresholds, methods, [*_unlike(results), *map(Notice, notes)]
-
-
-def _unlike(results: Sequence[Result]) -> Iterator[Notice]:
-    """That slides were counted by different models or protocols."""
+    unlike = []
     for section in ("model", "protocol"):
         names = {visible(str(result.section(section).get("name"))) for result in results}
         if len(names) > 1:
             said = f"the slides were counted by different {section}s ({', '.join(sorted(names))})"
-            yield Notice(f"{said}: one threshold may not hold for all")
+            unlike.append(Notice(f"{said}: one threshold may not hold for all"))
+    return thresholds, methods, [*unlike, *map(Notice, notes)]
 
 
 class Classification(BaseModel):

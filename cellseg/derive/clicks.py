@@ -140,7 +140,6 @@ def _rows(clicks: str | Path | pd.DataFrame) -> pd.DataFrame:
 def _by_result(
     rows: pd.DataFrame, results: Sequence[Result]
 ) -> Iterator[tuple[Result, pd.DataFrame]]:
-    """The rows of each result that was clicked in."""
     if "result" not in rows:
         if len(results) > 1:
             raise SettingsError("clicks in several results need a column 'result'", hint="clicks")

@@ -144,7 +144,6 @@ class Journal:
         return None
 
     def _begun(self, key: str) -> sqlite3.Connection:
-        """An empty journal."""
         database = _connected(self.path)
         try:
             database.execute("BEGIN")

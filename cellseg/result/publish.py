@@ -17,7 +17,7 @@ from os.path import lexists
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, field_validator
+from pydantic import AliasPath, BaseModel, Field, field_validator
 
 from cellseg.errors import InputError, sync
 from cellseg.geometry import Frame
@@ -251,25 +251,13 @@ class _FoundRecord(_TableRecord):
     skipped_share: float | None = None
 
 
-class _ProtocolRecord(BaseModel):
-    score: float | None = None
-
-
-class _SettingsRecord(BaseModel):
-    channels: list[str] | None = None
-
-
-class _SpatialRecord(BaseModel):
-    by_class: list[str] = []
-    within: float | None = None
-
-
 class RunRecord(_TableRecord):
     """What of ``run.json`` is used without another look at it."""
 
     found: _FoundRecord
     frame: Frame
-    protocol: _ProtocolRecord = _ProtocolRecord()
-    settings: _SettingsRecord = _SettingsRecord()
-    spatial: _SpatialRecord | None = None
+    score: float | None = Field(None, validation_alias=AliasPath("protocol", "score"))
+    channels: list[str] | None = Field(None, validation_alias=AliasPath("settings", "channels"))
+    by_class: list[str] = Field([], validation_alias=AliasPath("spatial", "by_class"))
+    within: float | None = Field(None, validation_alias=AliasPath("spatial", "within"))
     summary: Summary | None = None

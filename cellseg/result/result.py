@@ -140,16 +140,10 @@ class Result:
         found = self.run.get(name)
         return tuple(map(str, found)) if isinstance(found, list) else ()
 
-    @property
-    def exports(self) -> list[str]:
-        """Names of the exports that were added."""
-        return publish.exports_of(self.run)
-
     def has_export(self, name: str) -> bool:
         """Whether an export was added, and is what it was then."""
-        if name not in self.exports:
-            return False
-        return publish.changed(self.path, self.run, names=[name]) is None
+        is_there = name in publish.exports_of(self.run)
+        return is_there and publish.changed(self.path, self.run, names=[name]) is None
 
     def section(self, name: str) -> dict[str, Any]:
         """A part of ``run.json``; empty where there is none."""

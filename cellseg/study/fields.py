@@ -84,7 +84,6 @@ def group_files(
 
 
 def _layout(file: Location) -> FilePattern | None:
-    """The layout that fits a file's name."""
     stem, dot, ending = file.name.rpartition(".")
     for layout in LAYOUTS:
         values = FilePattern(layout).match(stem)

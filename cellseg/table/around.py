@@ -17,9 +17,8 @@ from scipy import ndimage
 from cellseg.geometry import Box, LazyArray
 from cellseg.protocol import Stain
 from cellseg.stain.dyes import Dyes
-from cellseg.table._columns import Column, Scale, channel_slugs, densities
-from cellseg.table._measure import optical_densities, unmixed
 from cellseg.table._shape import Floats
+from cellseg.table._table import Column, Scale, channel_slugs, densities, optical_densities, unmixed
 
 Labels = NDArray[np.uint32]
 
@@ -58,9 +57,7 @@ def grow(labels: Labels, distance: float) -> Labels:
 
 
 def grown_blocks(
-    labels: LazyArray,
-    distance: float,
-    grown_in: Callable[[Box, Labels], Labels] | None = None,
+    labels: LazyArray, distance: float, grown_in: Callable[[Box, Labels], Labels] | None = None
 ) -> Iterator[tuple[Box, Labels, Labels]]:
     """Grow block by block, whatever their size; those without a cell are left out.
 

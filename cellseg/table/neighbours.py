@@ -17,8 +17,8 @@ import shapely
 from numpy.typing import ArrayLike, NDArray
 
 from cellseg.annotations.region import Regions
-from cellseg.table._columns import Column, channel_slugs
 from cellseg.table._shape import Floats
+from cellseg.table._table import Column, channel_slugs
 
 if TYPE_CHECKING:
     from scipy.spatial import cKDTree

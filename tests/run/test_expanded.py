@@ -369,5 +369,5 @@ def test_a_picture_of_one_place_stays_when_the_cells_change(folder):
     picture = overlay(load_result(folder), box=(10, 10, 100, 100))
     changed = expand_result(folder, 3)
     assert picture.is_file()
-    assert picture.name in changed.result.exports
+    assert changed.result.has_export(picture.name)
     assert f"{picture.name} still shows the result before; draw it again" in changed.notes
