@@ -22,9 +22,8 @@ from cellseg.counting.request import CountRequest, Plane
 from cellseg.derive import Recipe
 from cellseg.draw.page import environment
 from cellseg.errors import CellsegError, CountWarning, InputError
-from cellseg.events import CountResult
+from cellseg.events import CountResult, ProgressBar
 from cellseg.export import anndata_of, outlines_of
-from cellseg.progress import ProgressBar
 from cellseg.protocol import CountProtocol
 from cellseg.result import load_result as load_folder
 from cellseg.result.files import own_file
@@ -151,26 +150,20 @@ def count(
         device=device,
         overwrite=overwrite,
     )
+    from cellseg.run import run
+
     try:
-        cells = _drained(request, progress=progress)
+        with ProgressBar(sys.stderr, is_wanted=progress) as shown:
+            for event in run(request):
+                shown.show(event)
     except CellsegError as error:
         if error.hint:
             error.add_note(f"arguments: {', '.join(f'{name}=' for name in error.hint.split(','))}")
         raise
-    for line in cells.warnings:
+    assert isinstance(event, CountResult)  # the last one
+    for line in event.warnings:
         warnings.warn(line, CountWarning, stacklevel=2)
-    return cells
-
-
-def _drained(request: CountRequest, *, progress: bool) -> Cells:
-    from cellseg.run import run
-
-    with ProgressBar(sys.stderr, is_wanted=progress) as shown:
-        for event in run(request):
-            shown.show(event)
-            if isinstance(event, CountResult):
-                return Cells(event.summary, event.folder, event.uploaded, warnings=event.warnings)
-    raise CellsegError(f"{request.image}: the run ended without a result")
+    return Cells(event.summary, event.folder, event.uploaded, warnings=event.warnings)
 
 
 def _regions(
@@ -225,13 +218,7 @@ class Cells:
         return outlines_of(load_folder(self.folder))
 
     def to_anndata(self) -> AnnData:
-        """The table as scverse has it; the same as the export ``cells.h5ad``.
-
-        Raises
-        ------
-        SettingsError
-            If anndata is not installed.
-        """
+        """The table as scverse has it, as in ``cells.h5ad``; SettingsError without anndata."""
         return anndata_of(load_folder(self.folder))
 
     def __repr__(self) -> str:
@@ -243,32 +230,22 @@ class Cells:
         rows = [(name, n, density and density[name]) for name, n in summary.cells_per_class.items()]
         if len(rows) != 1:
             rows.append(("all", summary.cells, summary.density_per_mm2))
-        return (
-            environment(Path(__file__).parent)
-            .get_template("notebook.html")
-            .render(
-                summary=summary,
-                said=str(summary),
-                rows=rows,
-                picture=_picture(self.folder / OUTLINES),
-                warnings=self.warnings,
-                folder=str(self.folder),
-            )
+        page = environment(Path(__file__).parent).get_template("notebook.html")
+        return page.render(
+            summary=summary,
+            said=str(summary),
+            rows=rows,
+            picture=_picture(self.folder / OUTLINES),
+            warnings=self.warnings,
+            folder=str(self.folder),
         )
 
 
 def load_result(folder: str | Path) -> Cells:
     """A finished count again, as :func:`cellseg.count` returned it.
 
-    Parameters
-    ----------
-    folder : str or Path
-        ``NAME.cellseg``, or ``NAME.corrected.cellseg``.
-
-    Raises
-    ------
-    InputError
-        If the folder is no result, or its run is not finished.
+    The folder is ``NAME.cellseg``, or ``NAME.corrected.cellseg``. An InputError if it is no
+    result, or its run is not finished.
     """
     result = load_folder(folder)
     return Cells(result.summary, result.path, warnings=result.warnings)

@@ -1,9 +1,12 @@
-"""What a run says while it goes on, and at its end; a :class:`Notice` may come at any time."""
+"""What a run says while it goes on and at its end, and a bar that shows how far it is."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
+from typing import IO, Any, Self
 
 from cellseg.errors import Notice
 from cellseg.geometry import Frame, Tile
@@ -34,17 +37,10 @@ class Started:
 class TileDone:
     """A tile is done.
 
-    Attributes
-    ----------
-    instances : Instances
-        What the detector found there, on the slide's lattice, before merging.
-    done, total : int
-        Those of an earlier, interrupted run included.
-    cells : int
-        Cells that are settled so far: merged with those of the tiles around, and counted. It only
-        grows, and never beyond the result.
-    seconds_left : float or None
-        To the last tile; None until there is enough to go by.
+    ``instances`` are what the detector found there, on the slide's lattice, before merging.
+    ``done`` and ``total`` include tiles of an earlier, interrupted run. ``cells`` are settled so
+    far: merged with those of the tiles around, and counted; they only grow, never beyond the
+    result. ``seconds_left`` is the time to the last tile, None until there is enough to go by.
     """
 
     tile: Tile
@@ -71,14 +67,8 @@ class TileDone:
 class CountResult:
     """The end of a run: everything is written.
 
-    Attributes
-    ----------
-    result : Result
-        As it lies in the result folder.
-    uploaded : RemotePath or None
-        Where the result folder is, if its place is a URL.
-    counted_before : bool
-        Nothing was left to do.
+    ``result`` is as it lies in the result folder, ``uploaded`` where that is if its place is a
+    URL. ``counted_before``: nothing was left to do.
     """
 
     image: Location
@@ -94,12 +84,10 @@ class CountResult:
 
     @property
     def summary(self) -> Summary:
-        """The slide's totals."""
         return self.result.summary
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a person should know of them."""
         return self.result.warnings
 
     @property
@@ -120,3 +108,61 @@ class CountResult:
 
 
 Event = Notice | Started | TileDone | CountResult
+
+
+class ProgressBar:
+    """What is being done, how far it is, and the time that is left.
+
+    ``stream`` gets a bar where it is a terminal.
+    """
+
+    def __init__(self, stream: IO[str], *, is_wanted: bool = True) -> None:
+        from rich import progress as rich  # late: napari has its own
+        from rich.console import Console
+
+        self.bar = rich.Progress(
+            rich.SpinnerColumn(),
+            rich.TextColumn("{task.description}"),
+            rich.BarColumn(),
+            rich.TextColumn("{task.fields[so_far]}"),
+            rich.TimeElapsedColumn(),
+            rich.TimeRemainingColumn(),
+            console=Console(file=stream),
+            transient=True,
+            disable=not (is_wanted and stream.isatty()),
+        )
+        self._task = self.bar.add_task("reading", total=None, so_far="")
+        self._notebook = _notebook_line() if is_wanted else None
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+        if self._notebook is not None:
+            self._notebook.update({"text/plain": "", "text/html": ""}, raw=True)
+
+    def update(self, share: float, doing: str, so_far: str, line: str) -> None:
+        """Move the bar to a share of all; ``line`` says the same, with the time that is left."""
+        self.bar.update(self._task, total=1.0, completed=share, description=doing, so_far=so_far)
+        if self._notebook is not None:
+            html = f'<progress value="{share:.3f}"></progress> {escape(line)}'
+            self._notebook.update({"text/plain": line, "text/html": html}, raw=True)
+
+    def show(self, event: Event) -> None:
+        if isinstance(event, Started):
+            self.bar.update(self._task, description="counting")
+        elif isinstance(event, TileDone):
+            doing = "counting" if event.done < event.total else "writing"
+            self.update(event.done / event.total, doing, event.so_far, event.line)
+
+
+def _notebook_line() -> Any:  # noqa: ANN401
+    """A display to write over, where IPython runs with a kernel, as Jupyter has it."""
+    module = sys.modules.get("IPython")
+    if module is None or not hasattr(module.get_ipython(), "kernel"):
+        return None
+    from IPython.display import display
+
+    return display({"text/plain": ""}, raw=True, display_id=True)  # type: ignore[no-untyped-call]

@@ -14,14 +14,8 @@ _SKY, _BLUE = (86, 180, 233), (0, 114, 178)
 
 # Okabe and Ito's, those first that stand out on stained nuclei and on a dark ground alike.
 PALETTE: tuple[RGB, ...] = (
-    (240, 228, 66),
-    _SKY,
-    (213, 94, 0),
-    (0, 158, 115),
-    (204, 121, 167),
-    (230, 159, 0),
-    _BLUE,
-)
+    (240, 228, 66), _SKY, (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), _BLUE,
+)  # fmt: skip
 OTHER: RGB = (190, 190, 190)  # Classes beyond the palette.
 _GRADES: dict[str, RGB] = {
     "negative": (0, 70, 230),
@@ -37,15 +31,9 @@ def colours(names: Sequence[str], stain: str) -> list[RGB]:
     """A colour for each class of a result, in their order.
 
     Classes by a marker have the marker's colours: of several types (``tumour: positive``) the
-    second has them paler, the third darker. The others take the palette's in turn.
-
-    Parameters
-    ----------
-    names : sequence of str
-        All classes of the result.
-    stain : str
-        The protocol's. On brown and blue slides (``ihc``) no class but the negative one is blue
-        while other colours are left; on the dark ground of fluorescence its blue is a lighter one.
+    second has them paler, the third darker. The others take the palette's in turn. On brown and
+    blue slides (``ihc``) no class but the negative one is blue while other colours are left; on the
+    dark ground of fluorescence its blue is a lighter one.
 
     >>> colours(["negative", "positive"], "ihc")
     [(0, 70, 230), (255, 70, 60)]

@@ -14,7 +14,6 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     model_validator,
@@ -45,13 +44,11 @@ type; or they are, and the names say only what a nucleus looks like."""
 PROTOCOL_BYTES = 100_000  # The most that a file of settings may hold.
 
 
-class Calibration(BaseModel):
+class Calibration(BaseModel, frozen=True, extra="forbid"):
     """What ``cellseg evaluate --calibrate`` measured: how far counts by this protocol may be off.
 
     It holds for the weights that it was measured with, at the protocol's own score.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = Field(min_length=12, description="Checksum of the weights, or its beginning.")
     images: int = Field(ge=1)
@@ -66,10 +63,8 @@ class Calibration(BaseModel):
         return self
 
 
-class Marker(BaseModel):
+class Marker(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """One measurement, and where it parts the cells into classes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     measure: str = Field(min_length=1, max_length=200, description="A column of cells.csv.")
     threshold: Literal["auto"] | float | tuple[float, float, float] = Field(
@@ -88,10 +83,8 @@ class Marker(BaseModel):
         return self
 
 
-class ClassRule(BaseModel):
+class ClassRule(BaseModel, frozen=True, extra="forbid"):
     """What is believed of one class; what is not said is the protocol's."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     score: float | None = Field(None, ge=0.01, le=1.0)
     min_area_um2: float | None = Field(None, ge=0.0)
@@ -106,14 +99,12 @@ Markers = Annotated[
 ]
 
 
-class CountProtocol(BaseModel):
+class CountProtocol(BaseModel, frozen=True, extra="forbid"):
     """The settings of a count. Lengths are in µm, so that they hold for any slide.
 
     A slide without pixel size is taken at its own scale, or at one that its cells tell; the µm
     settings are then turned into pixels at ``mpp``.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, AfterValidator(visible)] = Field(
         min_length=1, max_length=200, description="What the protocol is called."
@@ -159,11 +150,9 @@ class CountProtocol(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> CountProtocol:
-        if self.min_area_um2 >= self.max_area_um2:
-            raise ValueError(
-                f"min_area_um2 ({self.min_area_um2}) must lie below "
-                f"max_area_um2 ({self.max_area_um2})"
-            )
+        low, high = self.min_area_um2, self.max_area_um2
+        if low >= high:
+            raise ValueError(f"min_area_um2 ({low}) must lie below max_area_um2 ({high})")
         if isinstance(self.dyes, dict) and (
             set(self.dyes) != set(_DYES.get(self.stain, ()))
             or not all(any(vector) for vector in self.dyes.values())
@@ -184,9 +173,8 @@ class CountProtocol(BaseModel):
     def lowest_score(self) -> float:
         """The lowest score from which any class is counted."""
         rules = self.classes.values()
-        return min(
-            [self.score if one.score is None else one.score for one in rules] or [self.score]
-        )
+        scores = [self.score if one.score is None else one.score for one in rules]
+        return min(scores, default=self.score)
 
     @property
     def usual_px(self) -> float | None:
@@ -197,13 +185,7 @@ class CountProtocol(BaseModel):
         return "fluorescence" if self.stain == "fluorescence" else "transmitted"
 
     def changed(self, **settings: object) -> CountProtocol:
-        """A copy with other settings, validated again.
-
-        Raises
-        ------
-        SettingsError
-            If a setting does not exist or is out of range.
-        """
+        """A copy with other settings; a SettingsError if one does not exist or is out of range."""
         return _validated({**self.model_dump(), **settings}, "the command's options")
 
 
@@ -219,13 +201,7 @@ def _shipped() -> Traversable:
 
 
 def load_protocol(name_or_path: str | Path) -> CountProtocol:
-    """Read a shipped protocol by name, or one from a YAML file.
-
-    Raises
-    ------
-    SettingsError
-        If there is no such protocol, or it is not valid.
-    """
+    """Read a shipped protocol by name, or one from a YAML file; a SettingsError if it is none."""
     if str(name_or_path) in shipped_protocols():
         text = (_shipped() / f"{name_or_path}.yaml").read_text(encoding="utf-8")
     else:

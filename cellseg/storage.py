@@ -24,7 +24,7 @@ from cellseg.pattern import AXES, field_pattern
 from cellseg.text import without_secrets
 
 BLOCK_BYTES = 2**20  # What is fetched at once of a remote file.
-KEPT_BLOCKS = 64  # Blocks of one open file that are kept.
+_CACHE = {"cache_type": "blockcache", "cache_options": {"maxblocks": 64}}  # Of one open file.
 _CHANGES = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "md5Hash",
             "created")  # fmt: skip
 """Under which name a storage says that a file was changed; the first that is there counts."""
@@ -164,12 +164,8 @@ class RemotePath:
     def open(self, mode: str = "rb") -> IO[bytes]:
         """The file for reading anywhere in it, a block at a time."""
         with self.reached() as (fs, path):
-            cache: dict[str, Any] = {
-                "cache_type": "blockcache",
-                "cache_options": {"maxblocks": KEPT_BLOCKS},
-            }
             is_kept = _behind(fs) is not fs  # then by fsspec's own cache on the disk
-            file = fs.open(path, mode, block_size=BLOCK_BYTES, **({} if is_kept else cache))
+            file = fs.open(path, mode, block_size=BLOCK_BYTES, **({} if is_kept else _CACHE))
             # fsspec's files in memory are one object for all who open them: one position.
             opened: IO[bytes] = (
                 io.BytesIO(file.getvalue()) if isinstance(file, io.BytesIO) else file

@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from cellseg.serve import Server, Viewer, read_results
+from cellseg.serve import Server, Viewer
 
 SIZE = {"width": 1280, "height": 780}
 GO = """([zoom, x, y]) => {
@@ -46,7 +46,7 @@ def look(page: Page) -> None:
 
 def main(result: Path, out: Path) -> None:
     """Serve, look, save."""
-    server = Server(Viewer(read_results([result])))
+    server = Server(Viewer([result]))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(

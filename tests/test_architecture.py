@@ -21,7 +21,7 @@ PLUGIN = ROOT.parent / "napari_plugin" / "cellseg_napari"
 BESIDE = {
     "errors": "ground", "geometry": "ground", "instances": "ground", "protocol": "ground",
     "palette": "ground", "pattern": "ground", "storage": "ground", "text": "ground",
-    "run": "run", "events": "run", "api": "run", "progress": "run", "__main__": "cli",
+    "run": "run", "events": "run", "api": "run", "__main__": "cli",
 }  # fmt: skip
 """The room of each module beside the folders."""
 

@@ -42,7 +42,11 @@ COMMANDS = {
 }
 """Each, and what it is for: known without the import of any."""
 
-ON_RESULTS = ("expand", "export", "overlay", "report", "spatial")
+SHARED = {
+    "results": ("classify", "expand", "export", "overlay", "report", "spatial"),
+    "train": ("annotations", "teach", "train"),
+    "view": ("info", "serve", "view"),
+}
 """Commands that share a module; each other one has its own."""
 
 GARBAGE = 50_000
@@ -60,7 +64,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = "results" if cmd_name in ON_RESULTS else cmd_name
+        module = next((one for one, names in SHARED.items() if cmd_name in names), cmd_name)
         found = importlib.import_module(f"cellseg.cli.{module}")
         command: click.Command = getattr(found, cmd_name)
         return command

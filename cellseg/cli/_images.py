@@ -1,30 +1,111 @@
-"""Images, counted one after the other; the table and the study of what came of them."""
+"""Images, counted one by one or several at once: progress, table and study of the outcomes."""
 
 from __future__ import annotations
 
+import importlib
 import logging
-from collections.abc import Sequence
-from contextlib import nullcontext
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cellseg.cli._jobs import Run, at_once, jobs_for
-from cellseg.cli._progress import Reporter
-from cellseg.cli._shared import refuse_missing, say
+from cellseg.cli._shared import option, refuse_missing, say
 from cellseg.counting.request import CountRequest
-from cellseg.errors import CellsegError, InputError, PartialResultError, SettingsError, unforeseen
-from cellseg.events import JSON_KEYS, CountResult
+from cellseg.errors import (
+    CellsegError,
+    InputError,
+    NoMemoryError,
+    Notice,
+    PartialResultError,
+    SettingsError,
+    hinted,
+    unforeseen,
+)
+from cellseg.events import JSON_KEYS, CountResult, Event, ProgressBar, Started, TileDone
 from cellseg.slide.formats import image_name
 from cellseg.storage import Location
 from cellseg.study.images import ImageFile
+from cellseg.table.summary import lines
 from cellseg.text import shortened, visible
 
 if TYPE_CHECKING:
     from cellseg.study.folder import Study
 
 log = logging.getLogger(__name__)
+
+SMALL_BYTES = 30_000_000
+"""Of a file: larger images keep all cores busy by themselves."""
+
+LEAST_EACH = 8
+"""Images a process should have: it takes over a second to start."""
+
+JOB_BYTES = 2_000_000_000  # Memory that is there for each process.
+
+Run = Callable[[], Iterable[Event]]
+"""Gives the events of one image."""
+
+
+class Reporter(ProgressBar):
+    """Lines above a bar on a terminal; elsewhere also how far it is, a line every ``quiet_s``.
+
+    Notices that are ``known`` from the images before are not said again; of several time points
+    each line says which, ``t``.
+    """
+
+    def __init__(
+        self,
+        *,
+        err: bool = True,
+        quiet_s: float = 15.0,
+        known: set[str] | None = None,
+        t: int | None = None,
+    ) -> None:
+        super().__init__(sys.stderr if err else sys.stdout)
+        self._err, self._quiet_s, self._last = err, quiet_s, time.monotonic()
+        self._said = set() if known is None else known
+        self._point = "" if t is None else f", t {t}"
+
+    def say(self, text: str) -> None:
+        say(text, err=self._err, console=None if self.bar.disable else self.bar.console)
+
+    def update(self, share: float, doing: str, so_far: str, line: str) -> None:
+        """Move the bar, or print the line where there is none."""
+        super().update(share, doing, so_far, line)
+        if self.bar.disable and time.monotonic() - self._last > self._quiet_s:
+            self.say(line)
+            self._last = time.monotonic()
+
+    def show(self, event: Event) -> None:
+        super().show(event)
+        if isinstance(event, Notice):
+            if event not in self._said:
+                self.say(Notice(f"  {event}", hint=event.hint))
+            self._said.add(str(event))
+        elif isinstance(event, Started):
+            self.say(f"{image_name(event.image)}{self._point}: {event.text}")
+        elif isinstance(event, CountResult):
+            self.say(f"{image_name(event.image)}{self._point}: {event.summary}")
+            told = [text for text in event.warnings if text not in self._said]
+            for text in [*lines(event.summary.regions, event.summary.object), *told]:
+                self.say(Notice(f"  {text}", hint=getattr(text, "hint", "")))
+            self.say(f"  results in {event.uploaded or event.folder}")
+
+    def fail(self, image: Location, error: BaseException, name: str) -> None:
+        text = hinted(error, option)
+        if text.startswith(f"{image.name}: "):
+            text = name + text.removeprefix(image.name)
+        elif image.name not in text:
+            text = f"{image if name == image.name else name}: {text}"
+        self.say(f"cellseg: {text}")
 
 
 @dataclass(frozen=True)
@@ -122,18 +203,13 @@ def table_of(outcomes: Sequence[Outcome]) -> str:
 
 
 def home_of_study(
-    given: Sequence[Location],
-    images: Sequence[ImageFile],
-    output: Location | None,
-    *,
-    report: bool,
-    parquet: bool,
+    given: Sequence[Location], images: Sequence[ImageFile], output: Location | None, **also: bool
 ) -> Location | None:
     """The output, the folder that was searched, or the one that all results lie in.
 
-    None where one image was given and nothing of a study is wanted.
+    None where one image was given and nothing of a study is wanted: ``also`` report or parquet.
     """
-    wanted = [name for name, on in (("--report", report), ("--parquet", parquet)) if on]
+    wanted = [f"--{name}" for name, on in also.items() if on]
     if not wanted and len(images) == 1 and images[0].path == given[0]:
         return None
     if output is not None:
@@ -150,13 +226,7 @@ def home_of_study(
     return None
 
 
-def summarise_outcomes(
-    home: Location | None,
-    outcomes: Sequence[Outcome],
-    *,
-    report: bool = False,
-    parquet: bool = False,
-) -> None:
+def summarise_outcomes(home: Location | None, outcomes: Sequence[Outcome], **also: bool) -> None:
     """Write what a study of these images leaves; nothing where it has no home."""
     if home is None:
         return
@@ -173,16 +243,15 @@ def summarise_outcomes(
         if isinstance(outcome, FailedImage)
     ]
     try:
-        with study_at(home, report=report, parquet=parquet) as found:
-            study = with_failures(found, failed, attempted=paths)
-            write_study_files(study, report=report, parquet=parquet)
+        with study_at(home, **also) as found:
+            write_study_files(with_failures(found, failed, attempted=paths), None, **also)
     except InputError:
         if len(failed) < len(outcomes):
             raise  # otherwise the reason was told for each image
 
 
 def write_study_files(
-    study: Study, *, report: bool, parquet: bool, page: Path | None = None
+    study: Study, page: Path | None = None, *, report: bool = False, parquet: bool = False
 ) -> None:
     """Write a study's summary, and its table and page if wanted, and say where they are."""
     from cellseg.study.arrays import write_wells
@@ -204,3 +273,96 @@ def write_study_files(
         from cellseg.study.page import write_study
 
         say(f"report: {write_study(study, page)}", err=True)
+
+
+def jobs_for(requests: Sequence[CountRequest]) -> int:
+    """How many of these images are counted at once: of many small files as the machine bears."""
+    from cellseg.counting.tiles import cores
+    from cellseg.network.detect import has_gpu
+
+    most = len(requests) // LEAST_EACH
+    if most < 2 or any(
+        request.engine != "local"
+        or not isinstance(request.image, Path)
+        or not request.image.is_file()
+        or request.image.stat().st_size > SMALL_BYTES
+        for request in requests
+    ):
+        return 1
+    import psutil
+
+    if has_gpu(requests[0].device):
+        return 1
+    return max(1, min(most, cores(), psutil.virtual_memory().available // JOB_BYTES))
+
+
+@contextmanager
+def at_once(requests: Sequence[CountRequest], jobs: int) -> Iterator[list[Run]]:
+    """What waits for each image's events, while ``jobs`` processes count them in their order."""
+    from cellseg.counting.tiles import cores
+
+    # The libraries of a process take as many threads as there are cores, unless they are told.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // jobs)))
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_begin)
+    try:
+        with _undisturbed():
+            counts = [pool.submit(_counted, request) for request in requests]
+        importlib.import_module("cellseg.study.folder")  # will be needed, and there is time now
+        yield [partial(_events_of, count) for count in counts]
+    except BaseException:
+        for process in active_children():
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Start processes without being interrupted half-way; a SIGTERM acts at the end.
+
+    They ignore Ctrl-C for good: this process hears it, and ends them.
+    """
+    heard: list[int] = []
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
+        signal.signal(signal.SIGTERM, end)
+    if heard:
+        raise KeyboardInterrupt
+
+
+def _events_of(count: Future[Sequence[Event]]) -> Sequence[Event]:
+    """The events of an image, once it is counted; its error is raised."""
+    try:
+        return count.result()
+    except BrokenExecutor as error:
+        raise NoMemoryError(
+            "a process that counted was ended from outside, mostly because memory ran out; what is "
+            "done is kept: count fewer images at once",
+            hint="jobs",
+        ) from error
+
+
+def _begin() -> None:
+    """Make a new process end with the one that started it, and say nothing by itself."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    logging.captureWarnings(True)
+    logging.getLogger().addHandler(logging.NullHandler())
+
+
+def _end_with_parent() -> None:
+    """Otherwise a process would go on for nobody when the command was killed."""
+    if (parent := parent_process()) is not None:
+        parent.join()
+    os._exit(1)
+
+
+def _counted(request: CountRequest) -> Sequence[Event]:
+    """Count an image in a process of its own; its events but for those of single tiles."""
+    from cellseg.run import run
+
+    return [event for event in run(request) if not isinstance(event, TileDone)]

@@ -48,22 +48,6 @@ def tell(notice: str) -> None:
     say(notice, err=True)
 
 
-class GroupedCommand(click.Command):
-    """A command whose help lists its options under headings: heading to names, spaces between."""
-
-    def __init__(self, *given: Any, groups: dict[str, str], **settings: Any) -> None:  # noqa: ANN401
-        super().__init__(*given, **settings)
-        self.groups = groups
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        told = {one.name: one.get_help_record(ctx) for one in self.get_params(ctx)}
-        for heading, names in self.groups.items():
-            with formatter.section(heading):
-                formatter.write_dl([record for name in names.split() if (record := told.pop(name))])
-        with formatter.section("Other options"):
-            formatter.write_dl([record for record in told.values() if record and record[1]])
-
-
 class Number(click.FloatRange):
     """A number with a decimal point; a comma is explained."""
 
@@ -96,10 +80,7 @@ class TextParam(click.ParamType):  # type: ignore[type-arg]  # generic from clic
             self.fail(f"{value!r}: expected {self.expected}", param, ctx)
 
 
-Limits = Literal["auto"] | tuple[float, ...]
-
-
-def _limits(text: str) -> Limits:
+def _limits(text: str) -> Literal["auto"] | tuple[float, ...]:
     if text == "auto":
         return "auto"
     found = tuple(float(part) for part in text.split(","))

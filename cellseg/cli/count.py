@@ -4,25 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
-from cellseg.cli._shared import (
-    OUTPUT,
-    PATH,
-    PLACE,
-    GroupedCommand,
-    Limits,
-    Number,
-    refuse_missing,
-    say,
-    shared,
-)
-from cellseg.cli.classify import markers_of
+from cellseg.cli._shared import OUTPUT, PATH, PLACE, Number, refuse_missing, say, shared
+from cellseg.cli.results import markers_of
 from cellseg.errors import CellsegError, SettingsError
 from cellseg.storage import Location
 
@@ -38,6 +27,22 @@ GROUPS = {
     "Where it runs": "jobs device precision inference batch tile_px engine scheduler",
 }
 """The headings of the options in the help."""
+
+
+class GroupedCommand(click.Command):
+    """A command whose help lists its options under headings: heading to names, spaces between."""
+
+    def __init__(self, *given: Any, groups: dict[str, str], **settings: Any) -> None:  # noqa: ANN401
+        super().__init__(*given, **settings)
+        self.groups = groups
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        told = {one.name: one.get_help_record(ctx) for one in self.get_params(ctx)}
+        for heading, names in self.groups.items():
+            with formatter.section(heading):
+                formatter.write_dl([record for name in names.split() if (record := told.pop(name))])
+        with formatter.section("Other options"):
+            formatter.write_dl([record for record in told.values() if record and record[1]])
 
 
 @click.command(
@@ -182,10 +187,7 @@ def count(
     chamber: float | None,
     dilution: float | None,
     jobs: int | None,
-    measures: Sequence[str],
-    thresholds: Sequence[Limits],
-    names: Sequence[str],
-    **settings: Any,  # noqa: ANN401 - fields of CountRequest, and of its recipe
+    **settings: Any,  # noqa: ANN401 - fields of CountRequest, of its recipe, and of markers_of
 ) -> None:
     """Count and measure the cells on each IMAGE (files or folders).
 
@@ -209,7 +211,7 @@ def count(
         raise SettingsError("a dilution is of the sample in a counting chamber", hint="chamber")
     if chamber is not None:
         settings["chamber"] = Chamber(depth_um=chamber, dilution=dilution or 1)
-    settings["markers"] = markers_of(measures, thresholds, names)
+    settings["markers"] = markers_of(settings)
     recipe = Recipe(**{name: settings.pop(name) for name in Recipe.model_fields.keys() & settings})
     times, point = (t, None) if isinstance(t, range) else (None, t)
     found = find_images(images, recursive=recursive, files=files, times=times)

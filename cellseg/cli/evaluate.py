@@ -13,12 +13,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from cellseg.cli._shared import FOLDER, Number, say, shared
-from cellseg.errors import CellsegError, Notice, SettingsError
+from cellseg.errors import Notice, SettingsError
 from cellseg.text import visible
 
 if TYPE_CHECKING:
     from cellseg.judge.centres import CentreEvaluation
-    from cellseg.judge.evaluate import Calibrated, Evaluation
+    from cellseg.judge.evaluate import Evaluation
 
 OUTLINES = ("F1@.5", "@.75", "accuracy@.5", "PQ", "AJI", "mask AP", "box AP", "area bias")
 """Columns that fit a terminal; the page has more."""
@@ -88,7 +88,14 @@ def evaluate(
     if calibrate is not None:
         protocol, chosen = found.calibrated()
         save_protocol(protocol, calibrate)
-        say(_calibrated(chosen, found.images[0].score, calibrate), err=True)
+        before, (low, high) = found.images[0].score, chosen.interval
+        say(
+            f"score {chosen.score:g} (was {before:g}): count error {chosen.bias:+.1%} on these "
+            f"images, {chosen.held_out_bias:+.1%} with each image held out; "
+            f"95 % of true / counted {low:.2f} … {high:.2f}\n"
+            f"protocol: {calibrate} (use it: cellseg count SLIDE --protocol {calibrate})",
+            err=True,
+        )
     if as_json:
         say(json.dumps(found.as_dict()))
     elif tables == {True}:
@@ -97,19 +104,9 @@ def evaluate(
         _print(found)
 
 
-def _calibrated(chosen: Calibrated, before: float, path: Path) -> str:
-    low, high = chosen.interval
-    return (
-        f"score {chosen.score:g} (was {before:g}): count error {chosen.bias:+.1%} on these images, "
-        f"{chosen.held_out_bias:+.1%} with each image held out; "
-        f"95 % of true / counted {low:.2f} … {high:.2f}\n"
-        f"protocol: {path} (use it: cellseg count SLIDE --protocol {path})"
-    )
-
-
 def _drained(events: Iterator[Any]) -> Any:  # noqa: ANN401
     """The last event, an evaluation; those before it move a bar."""
-    from cellseg.cli._progress import Reporter
+    from cellseg.cli._images import Reporter
     from cellseg.judge.evaluate import ImageDone
 
     with Reporter() as reporter:
@@ -119,9 +116,7 @@ def _drained(events: Iterator[Any]) -> Any:  # noqa: ANN401
             elif isinstance(event, ImageDone):
                 line = f"{event.done:,}/{event.total:,} images"
                 reporter.update(event.done / event.total, "counting", line, line)
-            else:
-                return event
-    raise CellsegError("the evaluation ended without a result")
+    return event
 
 
 def _print_centres(evaluation: CentreEvaluation) -> None:

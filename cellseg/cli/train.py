@@ -1,16 +1,15 @@
-"""``cellseg train``: a model from your own annotations."""
+"""Commands that make models: ``train``, ``teach``, and ``annotations`` to train on."""
 
-from __future__ import annotations
-
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cellseg.cli._shared import DATA, FOLDER, Number, say, shared
+from cellseg.cli._shared import DATA, FILE, FOLDER, PATH, Number, say, shared
 from cellseg.errors import Notice
 
 if TYPE_CHECKING:
-    from cellseg.cli._progress import Reporter
     from cellseg.train import run
 
 USELESS_F1 = 0.2  # Models below this on the validation images are not recommended.
@@ -83,20 +82,34 @@ def train(
     is done; the same command goes on.
     """
     # Here and not above: torch takes seconds to load.
-    from cellseg.cli._progress import Reporter
+    from cellseg.cli._images import Reporter
     from cellseg.train import checkpoint, run
 
     minutes = 60.0 if minutes is None and steps is None else minutes
     request = run.TrainRequest(minutes=minutes, steps=steps, **settings)
-    with Reporter(err=False, quiet_s=LINE_SECONDS) as reporter:
-        done = run.train(request, report=lambda event: _show(reporter, event))
-    is_useful = _finish(done)
-    if is_useful and not keep_checkpoint:
+    reporter = Reporter(err=False, quiet_s=LINE_SECONDS)
+
+    def show(event: run.Event) -> None:
+        if isinstance(event, Notice):
+            reporter.say(event)
+        elif isinstance(event, run.Validated):
+            found, best = event.scores, " (best so far)" if event.best else ""
+            said = f"mask AP {found.mask_ap:.3f}, F1 {found.f1:.3f}{best}"
+            reporter.say(f"step {event.step}: validation {said}")
+        else:
+            losses = [f"{name.removeprefix('loss_')} {x:.3f}" for name, x in event.losses.items()]
+            said, step = " ".join(losses), f"step {event.step}"
+            line = f"{step}, {event.minutes:.1f} min, {100 * event.share:.0f} %: {said}"
+            reporter.update(event.share, step, said, line)
+
+    with reporter:
+        done = run.train(request, report=show)
+    if _finish(done) and not keep_checkpoint:
         checkpoint.forget(request.output)
 
 
-def _finish(done: run.Trained) -> bool:
-    """Say what came of it, and whether it is of use."""
+def _finish(done: "run.Trained") -> bool:
+    """Say what came of it; returns whether it is of use."""
     scores, card = done.card.scores, done.card
     if scores:
         said = {"mask AP": "mask_ap", "AP50": "mask_ap50", "F1": "f1"}
@@ -120,18 +133,149 @@ def _finish(done: run.Trained) -> bool:
     return True
 
 
-def _show(reporter: Reporter, event: run.Event) -> None:
-    from cellseg.train import run
+@click.command(
+    epilog="""\b
+Examples:
+  cellseg teach slide.cellseg --windows 10        where to correct, in napari
+  cellseg teach slide.cellseg -o mine.safetensors  from the windows marked done there
+  cellseg teach slide.cellseg --done 1,2,3,5 -o mine.safetensors
+  cellseg teach slide.cellseg --learn corrected/annotations.json -o mine.safetensors
+  cellseg count other.svs --model mine.safetensors"""
+)
+@shared("result")
+@click.option("--windows", type=int, metavar="N", help="Write the N windows worth correcting most.")
+@click.option(
+    "--learn",
+    "learn_from",
+    type=PATH,
+    help="Learn from these: GeoJSON of windows (else the result's windows.geojson), or COCO JSON "
+    "or a folder of training data, of which every image counts as done.",
+)
+@click.option(
+    "--done",
+    metavar="NAMES|all",
+    default="",
+    help="Windows that are corrected: what is not outlined in them is background. Otherwise those "
+    "marked done in napari, or of the class 'done'.",
+)
+@click.option("-o", "--output", type=FILE, help="The file of windows, or of the taught model.")
+@click.option(
+    "-m",
+    "--minutes",
+    type=Number(0.0),
+    default=3.0,
+    show_default=True,
+    help="How long learning may take.",
+)
+@click.option("--object", type=click.Choice(["nucleus", "cell"]), help="What the outlines are of.")
+def teach(
+    path: Path, windows: int | None, done: str, output: Path | None,
+    **settings: Any,  # noqa: ANN401 - arguments of cellseg.teach
+) -> None:  # fmt: skip
+    """Teach a result's model by a few corrected windows, in minutes.
 
-    if isinstance(event, Notice):
-        reporter.say(event)
-    elif isinstance(event, run.Validated):
-        found, best = event.scores, " (best so far)" if event.best else ""
-        reporter.say(
-            f"step {event.step}: validation mask AP {found.mask_ap:.3f}, F1 {found.f1:.3f}{best}"
+    With --windows it says where to look. Otherwise the model's heads learn from the windows that
+    are done. Each window is left out in turn to judge them, and a file is written only if they
+    count better than before.
+    """
+    learned = [part.strip() for part in done.split(",") if part.strip()]
+    if windows is not None and (learned or settings["learn_from"]):
+        raise click.UsageError("say either --windows N, or what to learn from: --done, --learn")
+    # Here and not above: torch takes seconds to load.
+    from cellseg.train.windows import teach_windows
+
+    if windows is not None:
+        for one in teach_windows(path, windows, output=output):
+            say(f"window {one.name}: {'done' if one.done else one.reason}")
+        say(f"windows: {output or path / 'windows.geojson'}")
+        return
+    if output is None:
+        raise click.UsageError("say --windows N, or with -o where the taught model goes")
+    from cellseg.cli._images import Reporter
+    from cellseg.train.teach import teach as learn
+
+    with Reporter() as reporter:
+        told = learn(
+            path,
+            output,
+            done=learned,
+            report=lambda share: reporter.update(share, "learning", "", f"learning, {share:.0%}"),
+            **settings,
         )
-    else:
-        losses = [f"{name.removeprefix('loss_')} {one:.3f}" for name, one in event.losses.items()]
-        said, step = " ".join(losses), f"step {event.step}"
-        line = f"{step}, {event.minutes:.1f} min, {100 * event.share:.0f} %: {said}"
-        reporter.update(event.share, step, said, line)
+    say(f"{told.windows} windows with {told.cells} cells; in those that were left out:")
+    for when, score in (("before", told.before), ("after ", told.after)):
+        say(
+            f"{when}: error of the count {score.error:.1%} ± {score.error_spread:.1%}, "
+            f"F1 {score.f1:.3f} ± {score.f1_spread:.3f}"
+        )
+    if told.model is None:
+        say("the old heads stay, nothing is written: the new ones are no better")
+        return
+    say(f"taught model: {told.model}; it counts from score {told.score:g} on")
+    say(f"use it: cellseg count SLIDE --model {shlex.quote(str(told.model))}")
+
+
+@click.group(no_args_is_help=True)
+def annotations() -> None:
+    """Turn outlines from QuPath or ImageJ into training data."""
+
+
+@annotations.command(
+    epilog="""\b
+Examples:
+  cellseg annotations convert slide.geojson --image slide.svs -o training/cells.json
+  cellseg annotations convert RoiSet.zip --image field.tif -o training/cells.json
+  cellseg annotations convert drawn/*.geojson --image slides/ -o training/cells.json
+  cellseg train training/cells.json"""
+)
+@click.argument("inputs", nargs=-1, required=True, type=PATH, metavar="FILE...")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=FILE,
+    metavar="FILE.json",
+    help="The training data; its pictures go into a folder images/ beside it.",
+)
+@click.option(
+    "--image",
+    "images",
+    multiple=True,
+    type=PATH,
+    metavar="SLIDE|FOLDER",
+    help="The slide that was drawn on: once for each FILE, in the same order; or a folder, in "
+    "which slides are called as the FILEs are. Without it they lie beside the FILEs.",
+)
+@shared("mpp channel")
+@click.option(
+    "--class",
+    "kind",
+    default="cell",
+    show_default=True,
+    metavar="NAME",
+    help="What objects without a class are called.",
+)
+@click.option(
+    "--whole-cells",
+    is_flag=True,
+    help="Of QuPath's cells take the cell's outline; otherwise its nucleus's.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace FILE.json if it is there already.")
+def convert(**settings: Any) -> None:  # noqa: ANN401 - fields of ConvertRequest
+    """Turn FILEs of outlines into training data for cellseg train.
+
+    FILE is a GeoJSON that QuPath exported (.geojson, .geojson.gz) or what ImageJ's ROI manager
+    saved (.zip, .roi).
+
+    Outline every cell, or mark where you outlined every cell: in QuPath as annotations of class
+    Region*, in ImageJ as ROIs whose name begins with Region*. Each region is then cut out and
+    learned from alone. What lies in annotations of class Ignore* is neither learned as a cell nor
+    as background.
+    """
+    # Imported late: what reads slides takes a second to load, and --help needs none of it.
+    from cellseg.train.convert import ConvertRequest, convert
+
+    made = convert(ConvertRequest(**settings))
+    for note in made.notes:
+        say(note, err=True)
+    say(f"{made.output}: {made.objects:,} objects on {made.pictures:,} pictures")

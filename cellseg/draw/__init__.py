@@ -5,7 +5,7 @@ share. What a study or an evaluation shows lies in its own room, the colours of 
 ``palette.py`` on the ground. Nothing here changes a result.
 """
 
-from cellseg.draw.lines import borders
+from cellseg.draw.outlines import borders
 from cellseg.draw.sheet import SCALE_KEY, parts_of, write_png
 
 __all__ = ["SCALE_KEY", "borders", "parts_of", "write_png"]

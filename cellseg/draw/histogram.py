@@ -17,6 +17,7 @@ from cellseg.result import Result
 from cellseg.text import visible
 
 _GRID, _INK = "#cdcdd2", "#202024"
+Axes = Any  # Of matplotlib, which is loaded late.
 _EXAMPLE = "none was found, the line is an example"
 
 
@@ -42,13 +43,7 @@ def draw_histograms(
     figure.savefig(path, format="png")
 
 
-def _draw(
-    axes: Any,  # noqa: ANN401 - matplotlib is loaded late
-    values: NDArray[np.float64],
-    marker: Marker,
-    method: str,
-    stain: str,
-) -> None:
+def _draw(axes: Axes, values: NDArray[np.float64], marker: Marker, method: str, stain: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
     seen = histogram(values, int(np.clip(2 * np.sqrt(values.size), 32, 256)))
@@ -82,7 +77,7 @@ def _draw(
     axes.set_axisbelow(True)
 
 
-def _index_curve(axes: Any, values: NDArray[np.float64]) -> None:  # noqa: ANN401 - as above
+def _index_curve(axes: Axes, values: NDArray[np.float64]) -> None:
     """The share of cells at or above each threshold, on an axis of its own."""
     known = np.sort(values[np.isfinite(values)])
     if not known.size:

@@ -1,27 +1,28 @@
-"""``outlines.png``: the cells of a count, outlined on their slide."""
+"""``outlines.png``: the cells of a count, outlined on their slide; borders on any picture."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from cellseg.draw.lines import draw_borders, line_width, outlined
-from cellseg.draw.sheet import Panel, Sheet, scale_bar
+from cellseg.annotations.region import Regions
+from cellseg.draw.sheet import Panel, Sheet, font, scale_bar, shortened
 from cellseg.errors import InputError, RegionError
 from cellseg.geometry import Box, Frame
+from cellseg.palette import RGB
 from cellseg.result import Ground, Result, class_codes
 from cellseg.result.labels import labels_at
 from cellseg.table.summary import counted
 from cellseg.text import visible
 
 CROPS = 12
-
-CROP_PX = 512
-"""Side of a crop in the picture."""
+CROP_PX = 512  # Side of a crop in the picture.
 
 WHOLE_PX = 2048
 """Slides with no side longer than this are fields, drawn whole; nothing is drawn larger."""
@@ -32,8 +33,26 @@ LEAST_PX = 900
 MOST_PLACES = 256
 """Along a side of the grid; on larger slides there is room between them."""
 
+_CASING = 0.35
+"""What is left of the ground's light on the line around an outline."""
+
+_PX_PER_WIDTH = 20
+"""Pixels of a usual object's diameter for each further pixel of its outline's width."""
+
+Pen = tuple[int, RGB]
+"""Width of a line, px, and its colour."""
+
+MOST_COVERED = 0.15
+"""Share of a picture that names of regions may cover; further ones have none."""
+
+_LINE, _DARK = (255, 255, 255), (20, 20, 24)
+_CASED: tuple[Pen, ...] = ((7, _DARK), (3, _LINE))
+"""A line that is seen on any ground."""
+
+_TEXT, _PAD = 15, 4  # Of a region's name.
+
 _MOST_ZOOM = 8
-_DARK, _LIGHT, _UNREAD = (20, 20, 24), (98, 84, 116), 128
+_LIGHT, _UNREAD = (98, 84, 116), 128
 
 
 def outline_sheet(
@@ -91,7 +110,7 @@ def outline_sheet(
     outline = f"Each {thing} mask has its outline just inside"
     if regions is not None:
         outline += "; white lines are borders of regions, cells outside of them are not counted"
-    shown = _shown(places, held, box, crops=len(panels), scale=_scale(pixel), thing=thing)
+    shown = _shown(places, held, box, len(panels), pixel, thing)
     return Sheet(
         title=f"{title}, grown into cells" if cells else title,
         panels=panels,
@@ -132,16 +151,12 @@ def _caption(number: int, box: Box, count: int, thing: str) -> str:
     return f"box {box.y0} {box.x0} {box.y1} {box.x1}: {counted(count, thing)}{which}"
 
 
-def _scale(pixel: float) -> str:
-    if pixel > 1:
-        return f"{pixel:.3g} pixels of the slide along a side of each pixel here"
-    return f"enlarged {1 / pixel:.0f} times" if pixel < 1 else "full scale"
-
-
 def _shown(
-    places: Places, held: NDArray[np.int64], box: Box | None, *, crops: int, scale: str, thing: str
+    places: Places, held: NDArray[np.int64], box: Box | None, crops: int, pixel: float, thing: str
 ) -> str:
-    """What is shown, and why."""
+    scale = f"enlarged {1 / pixel:.0f} times" if pixel < 1 else "full scale"
+    if pixel > 1:
+        scale = f"{pixel:.3g} pixels of the slide along a side of each pixel here"
     if box is not None:
         corners = f"{box.y0} {box.x0} {box.y1} {box.x1}"
         inside = f"{counted(int(held.sum()), thing)} with their centre in it"
@@ -225,3 +240,107 @@ def _spread(size: int, side: int) -> tuple[NDArray[np.int64], int]:
     number = min(MOST_PLACES, size // side)
     pitch = size / number
     return np.floor(np.arange(number) * pitch + (pitch - side) / 2).astype(np.int64), side
+
+
+def borders(labels: NDArray[np.integer], width: int) -> NDArray[np.bool_]:
+    """The outermost pixels of each label, inside of it; the array's own edge is no border.
+
+    ``width`` is in steps up, down, left or right from a pixel of something else.
+    """
+    inner = labels.copy()
+    for _ in range(width):
+        differs = np.zeros(labels.shape, dtype=bool)
+        below, right = inner[1:] != inner[:-1], inner[:, 1:] != inner[:, :-1]
+        differs[1:] |= below
+        differs[:-1] |= below
+        differs[:, 1:] |= right
+        differs[:, :-1] |= right
+        inner[differs] = 0
+    return np.asarray((labels != 0) & (inner == 0))
+
+
+def line_width(images: Iterable[NDArray[np.integer]]) -> int:
+    """Width of outlines that suits the usual size of all images' objects, px."""
+    areas = np.concatenate(
+        [np.unique(labels[labels != 0], return_counts=True)[1] for labels in images]
+    )
+    usual = float(np.median(areas)) ** 0.5 if areas.size else 0.0
+    return int(np.clip(round(usual / _PX_PER_WIDTH + 0.7), 1, 4))
+
+
+def outlined(
+    image: NDArray[np.uint8],
+    labels: NDArray[np.integer],
+    classes: NDArray[np.integer],
+    palette: Sequence[RGB],
+    *,
+    width: int,
+) -> NDArray[np.uint8]:
+    """An image with its cells outlined, uint8 (H, W, 3).
+
+    The line lies inside each cell; a dark one around it keeps it apart from a bright ground.
+    ``classes``, (N + 1,), are by the label, ``palette`` by class.
+    """
+    line = borders(labels, width)
+    ground = labels == 0
+    casing = ground & borders(ground.astype(np.uint8), 1)
+    out = image.copy()
+    out[casing] = (image[casing] * _CASING).astype(np.uint8)
+    out[line] = np.array(palette, dtype=np.uint8)[classes[labels[line]]]
+    return out
+
+
+def draw_borders(
+    picture: Image.Image, regions: Regions, pixel: float, corner: tuple[float, float] = (0.0, 0.0)
+) -> None:
+    """Draw regions on a picture, in place: a white line, and the name where it is topmost.
+
+    ``corner`` is the level-0 (y, x) of the picture's corner; its pixels are ``pixel`` level-0 px
+    wide.
+    """
+    shapes = [region.shape for region in regions]
+    drawn = draw_edges(picture, shapes, _CASED, corner=corner, pixel=pixel)
+    draw = ImageDraw.Draw(picture)
+    room = MOST_COVERED * picture.width * picture.height
+    for number, points in drawn.items():
+        x, y = points[points[:, 1].argmin()]
+        text = shortened(regions.each[number].name, picture.width / 2, _TEXT)
+        wide, high = font(_TEXT).getlength(text) + 2 * _PAD, _TEXT + 2 * _PAD
+        if (room := room - wide * high) < 0:
+            break
+        x0 = min(max(x - wide / 2, 0), max(picture.width - wide, 0))
+        y0 = min(max(y - high / 2, 0), max(picture.height - high, 0))
+        draw.rectangle((x0, y0, x0 + wide, y0 + high), fill=_DARK)
+        draw.text((x0 + _PAD, y0 + high / 2), text, _LINE, font=font(_TEXT), anchor="lm")
+
+
+def draw_edges(
+    picture: Image.Image,
+    shapes: Sequence[shapely.Geometry],
+    pens: Sequence[Pen],
+    *,
+    corner: tuple[float, float] = (0.0, 0.0),
+    pixel: float,
+) -> dict[int, NDArray[np.float64]]:
+    """Draw the edges of (multi)polygons on a picture, in place, with one pen after the other.
+
+    Returned are, of each shape in sight by its place, the points of its edge: (N, 2), (x, y) in the
+    picture.
+    """
+    (top, left), (width, height) = corner, picture.size
+    margin = max(wide for wide, _ in pens) * pixel  # no line runs along the picture's own edge
+    right, bottom = left + width * pixel + margin, top + height * pixel + margin
+    edges = shapely.boundary(np.array(shapes, dtype=object))
+    seen = shapely.clip_by_rect(edges, left - margin, top - margin, right, bottom)
+    parts = {
+        number: [
+            (shapely.get_coordinates(part) - (left, top)) / pixel
+            for part in shapely.get_parts(seen[number])
+        ]
+        for number in np.flatnonzero(~shapely.is_empty(seen)).tolist()
+    }
+    draw = ImageDraw.Draw(picture)
+    for wide, colour in pens:
+        for line in (line for lines in parts.values() for line in lines):
+            draw.line([(x, y) for x, y in line.tolist()], fill=colour, width=wide, joint="curve")
+    return {number: np.concatenate(lines) for number, lines in parts.items()}

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from cellseg.derive.places import marked
-from cellseg.draw.lines import draw_borders, draw_edges
+from cellseg.draw.outlines import draw_borders, draw_edges
 from cellseg.draw.sheet import INK, MUTED, Panel, Sheet, font, scale_bar, shortened
 from cellseg.result import Result
 from cellseg.slide import Slide
@@ -25,9 +25,7 @@ from cellseg.text import visible
 
 MAX_PANEL_PX = 900
 MIN_PANEL_PX = 480
-
-MOST_MAPS = 6
-"""Classes that have a map of their own."""
+MOST_MAPS = 6  # Classes that have a map of their own.
 
 MOST_GRID = 360
 """Along the longer side of the grid on which density is smoothed: four to the finest σ."""

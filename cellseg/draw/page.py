@@ -12,8 +12,6 @@ from markupsafe import Markup
 from cellseg import __version__
 from cellseg.text import visible
 
-GENERATOR = f"cellseg {__version__}"
-
 
 def render_page(template: Path, *, title: str, pictures: str = "data:", **content: object) -> str:
     """A whole page, from a template that extends ``frame.html``.
@@ -24,18 +22,15 @@ def render_page(template: Path, *, title: str, pictures: str = "data:", **conten
     """
     home = Path(__file__).parent
     style, script = ((home / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    return (
-        environment(home, template.parent)
-        .get_template(template.name)
-        .render(
-            title=title,
-            pictures=pictures,
-            generator=GENERATOR,
-            style=Markup(style),
-            script=Markup(script),
-            digest=b64encode(sha256(script.encode()).digest()).decode(),
-            **content,
-        )
+    page = environment(home, template.parent).get_template(template.name)
+    return page.render(
+        title=title,
+        pictures=pictures,
+        generator=f"cellseg {__version__}",
+        style=Markup(style),
+        script=Markup(script),
+        digest=b64encode(sha256(script.encode()).digest()).decode(),
+        **content,
     )
 
 

@@ -73,26 +73,14 @@ def overlay(
 ) -> Path:
     """Draw a result's outlines anywhere, and say where the picture is.
 
-    Parameters
-    ----------
-    box : (int, int, int, int), optional
-        y0, x0, y1, x1, level-0 pixels, half-open; otherwise what ``outlines.png`` shows: the
-        whole field, or crops of a larger slide.
-    image : Path or RemotePath, optional
-        Where the slide is by now, if it was moved.
-    output : Path, optional
-        A PNG file, overwritten; otherwise one in the result folder, listed in its ``run.json``.
-    cells : bool
-        Outline the cells that grew around the nuclei, of an expanded result.
+    ``box`` is y0, x0, y1, x1, level-0 pixels, half-open; otherwise the picture shows what
+    ``outlines.png`` does. ``image`` is where the slide is by now, ``output`` a PNG file, which is
+    overwritten; otherwise it is one in the result folder, listed in its ``run.json``. ``cells``:
+    outline the cells that grew around the nuclei, of an expanded result.
 
-    Raises
-    ------
-    SettingsError
-        If there is no such box on the slide, or ``output`` is no name of a picture.
-    InputError
-        If the slide was moved, is another one, or cannot be read there; if the table was changed.
-    OutputError
-        If the picture cannot be written.
+    A SettingsError if there is no such box on the slide, or ``output`` is no name of a picture; an
+    InputError if the slide was moved, is another one or cannot be read, or the table was changed;
+    an OutputError if the picture cannot be written.
     """
     result.check_table()
     place = None if box is None else _box(box, result)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
@@ -34,12 +33,8 @@ _PART = re.compile(r"(\d{1,6}) (\d{1,6}) (\d{1,6}) (\d{1,6})")
 _MARGIN, _GAP, _CAPTION, _BAR = 24, 16, 22, 5
 _LEAST_WIDTH, _WIDE, _LONGEST_CAPTION, _LONGEST_TEXT = 640, 1500, 480, 500
 
-
-class ScaleBar(NamedTuple):
-    """A length in pixels of a picture, and in words: ``50 µm``, or ``200 px`` of the slide."""
-
-    pixels: int
-    text: str
+ScaleBar = tuple[int, str]
+"""A length in pixels of a picture, and in words: ``50 µm``, or ``200 px`` of the slide."""
 
 
 def scale_bar(longest_px: float, *, pixel: float, mpp: float | None) -> ScaleBar:
@@ -48,7 +43,7 @@ def scale_bar(longest_px: float, *, pixel: float, mpp: float | None) -> ScaleBar
     The picture's pixels are ``pixel`` level-0 px wide; ``mpp`` is µm per pixel at level 0.
 
     >>> scale_bar(250, pixel=1, mpp=0.25)
-    ScaleBar(pixels=200, text='50 µm')
+    (200, '50 µm')
     """
     unit = pixel if mpp is None else pixel * mpp
     power = 10.0 ** math.floor(math.log10(longest_px * unit) + 1e-9)
@@ -57,7 +52,7 @@ def scale_bar(longest_px: float, *, pixel: float, mpp: float | None) -> ScaleBar
         text = f"{length:,.12g} px"
     else:
         text = f"{length / 1000:,.12g} mm" if length >= 1000 else f"{length:.12g} µm"
-    return ScaleBar(max(1, round(length / unit)), text)
+    return max(1, round(length / unit)), text
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,14 +69,8 @@ class Panel:
 class Sheet:
     """Pictures of one size, row by row, under a legend.
 
-    Attributes
-    ----------
-    entries : sequence of (colour, str)
-        The legend: a colour and what it means.
-    ground : (red, green, blue)
-        What the entries' colours are shown on.
-    said : str
-        What is shown, and by which rule; as long as it needs.
+    ``entries`` are the legend, colours and what each means, shown on the colour ``ground``.
+    ``said``: what is shown, and by which rule; as long as it needs.
     """
 
     title: str
@@ -143,9 +132,10 @@ class Sheet:
             draw.text((x + indent, y + side / 2), shown, INK, font=font(text), anchor="lm")
             x += needed + 24
         y += 12 + round(text * 1.75)
-        draw.rectangle((_MARGIN, y, _MARGIN + self.bar.pixels - 1, y + _BAR - 1), fill=INK)
-        at = (_MARGIN + self.bar.pixels + 8, y + _BAR / 2)
-        draw.text(at, self.bar.text, INK, font=font(small), anchor="lm")
+        pixels, length = self.bar
+        draw.rectangle((_MARGIN, y, _MARGIN + pixels - 1, y + _BAR - 1), fill=INK)
+        at = (_MARGIN + pixels + 8, y + _BAR / 2)
+        draw.text(at, length, INK, font=font(small), anchor="lm")
         for said in lines:
             y += round(20 * big)
             draw.text((_MARGIN, y), said, MUTED, font=font(small))

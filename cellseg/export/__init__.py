@@ -44,12 +44,8 @@ def check_exports(names: tuple[str, ...]) -> None:
 def export(folder: str | Path, name: str) -> Path:
     """Write one of :data:`EXPORTS` into a result folder, whole or not at all; returns its path.
 
-    Raises
-    ------
-    SettingsError
-        If there is no such export, or a package that it needs is not installed.
-    InputError, OutputError
-        If the folder is no finished result, or is damaged; if the file cannot be written.
+    A SettingsError if there is no such export, or it needs a package that is not installed; an
+    InputError if the folder is no finished result, an OutputError if the file cannot be written.
     """
     # Here and not above: the list of exports is known without the libraries that read results.
     from cellseg.result import add_file, load_result
@@ -77,7 +73,7 @@ def outlines_of(result: Result) -> NDArray[np.object_]:
     """
     import numpy
 
-    from cellseg.export._outlines import outlined, simplest
+    from cellseg.export._cells import outlined, simplest
 
     found = numpy.empty(len(result.table), dtype=object)
     for _, cells in outlined(result):

@@ -15,7 +15,7 @@ from typing import IO
 import pandas as pd
 import shapely
 
-from cellseg.export._outlines import outlined, simplest
+from cellseg.export._cells import outlined, simplest
 from cellseg.result.files import readable
 from cellseg.result.result import Result
 from cellseg.table import REGION

@@ -30,13 +30,10 @@ def write(result: Result, path: Path) -> None:
 def anndata_of(result: Result) -> AnnData:
     """The cells as observations, their measurements as variables.
 
-    Returns
-    -------
-    AnnData
-        ``X``: float32, (cells, measurements); ``var``: unit and meaning of each. ``obs``: label,
-        class, score, place and flags. ``obsm["spatial"]``: float64, (cells, 2), the centre's x and
-        y in µm, or in level-0 pixels where the pixel size is unknown (``uns["cellseg"]`` says
-        which), 0 at the corner of the first pixel.
+    ``X``: float32, (cells, measurements); ``var``: unit and meaning of each. ``obs``: label,
+    class, score, place and flags. ``obsm["spatial"]``: float64, (cells, 2), the centre's x and y
+    in µm, or in level-0 pixels where the pixel size is unknown (``uns["cellseg"]`` says which), 0
+    at the corner of the first pixel.
     """
     measured = [
         column

@@ -16,7 +16,7 @@ import shapely
 from numpy.typing import NDArray
 from roifile import ROI_OPTIONS, ROI_TYPE, ImagejRoi
 
-from cellseg.export._outlines import outlined
+from cellseg.export._cells import outlined
 from cellseg.result.result import Result
 from cellseg.table import REGION
 from cellseg.text import visible

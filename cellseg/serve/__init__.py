@@ -8,6 +8,6 @@ are known beforehand.
 """
 
 from cellseg.serve.server import Server
-from cellseg.serve.viewer import Viewer, read_results
+from cellseg.serve.viewer import Viewer
 
-__all__ = ["Server", "Viewer", "read_results"]
+__all__ = ["Server", "Viewer"]

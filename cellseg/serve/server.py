@@ -36,8 +36,7 @@ HEAD_S = 5.0
 MOST_STRANGERS = 256
 """Connections that have not shown the token yet; what comes beyond is ended."""
 
-MOST_BODY = 1_000_000
-"""Bytes of the regions that a page sends."""
+MOST_BODY = 1_000_000  # Bytes of the regions that a page sends.
 
 LONGEST_TARGET = 2048
 
@@ -78,7 +77,6 @@ class Server(ThreadingTCPServer):  # http.server's own asks a name server for th
 
     @property
     def url(self) -> str:
-        """To open in a browser."""
         return f"http://{ADDRESS}:{self.server_address[1]}/{self.token}/"
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401

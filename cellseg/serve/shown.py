@@ -8,6 +8,7 @@ import weakref
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar, cast
@@ -46,8 +47,7 @@ FARTHEST_PX = 1024
 REACH_PX = 512
 """A cell's outline is looked for so far around the point that was asked about, lattice pixels."""
 
-TILES_BYTES = 16_000_000
-"""Of finished tiles that are kept."""
+TILES_BYTES = 16_000_000  # Of finished tiles that are kept.
 
 LINE_POINTS = 20_000
 """Of the borders of regions and tissue; drawn by the page, so simplified to about as many."""
@@ -68,14 +68,8 @@ def version_of(folder: Path) -> str:
 class OpenResult:
     """A finished result, open; an InputError if it is none.
 
-    Attributes
-    ----------
-    corrected : CorrectedCells
-        The cells, with corrections that were not saved as a result of their own.
-    ground : Ground or None
-        The slide; None where it is gone.
-    notes : list of str
-        Faults that a person should know of.
+    ``corrected`` are the cells, with corrections that were not saved as a result of their own;
+    ``ground`` is the slide, None where it is gone; ``notes`` are faults for a person to know of.
     """
 
     def __init__(self, folder: Path, image: Location | None = None) -> None:
@@ -139,17 +133,11 @@ class OpenResult:
 
     def _cells(self) -> pd.DataFrame:
         area = "area_px" if self.result.frame.mpp is None else "area_um2"
-        table = self.corrected.table(["label", "class", "centroid_y_px", "centroid_x_px", area])
-        cells = pd.DataFrame(
-            {
-                "y": table["centroid_y_px"].astype(np.float64),
-                "x": table["centroid_x_px"].astype(np.float64),
-                "area": table[area].astype(np.float32),
-                "class": class_codes(table["class"], self.names).astype(np.int32),
-                "label": table["label"].astype(np.int64),
-            }
-        )
-        return cells.sort_values("y", kind="stable", ignore_index=True)
+        columns = {"centroid_y_px": "y", "centroid_x_px": "x", area: "area"}
+        table = self.corrected.table(["label", "class", *columns]).rename(columns=columns)
+        table["class"] = class_codes(table["class"], self.names)
+        kinds = {"y": np.float64, "x": np.float64, "area": np.float32, "class": np.int32}
+        return table.astype(kinds).sort_values("y", kind="stable", ignore_index=True)
 
     def of_label(self) -> NDArray[np.uint16] | None:
         """By label: 0 where there is no such cell, else its class's index plus 1.
@@ -170,7 +158,6 @@ class OpenResult:
         return len(self.names) != 1 or bool(self.corrected.touched)
 
     def counts(self) -> dict[str, Any]:
-        """How many cells there are, of each class."""
         numbers = np.bincount(self.cells["class"], minlength=len(self.names))
         return {"cells": len(self.cells), "per_class": numbers.tolist()}
 
@@ -188,7 +175,7 @@ class OpenResult:
         counts = np.bincount(rows["class"], minlength=len(self.names)).tolist()
         area = box.area / 1e6 * (1.0 if frame.mpp is None else frame.mpp**2)
         return {
-            "box": [box.y0, box.x0, box.y1, box.x1],
+            "box": box.corners,
             "area": area,
             "cells": len(rows),
             "per_class": counts,
@@ -231,15 +218,12 @@ class OpenResult:
             "quality": self.quality,
         }
 
-    @property
+    @cached_property
     def quality(self) -> dict[str, Any] | None:
         """Size, level-0 px, of the picture of what is wrong with the slide, and its colours.
 
         None where nothing is wrong.
         """
-        return self._once("quality", self._quality)
-
-    def _quality(self) -> dict[str, Any] | None:
         codes = self.result.quality()
         if codes is None or not (faults := sorted({*np.unique(codes).tolist()} & {*COLOURS})):
             return None

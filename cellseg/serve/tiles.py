@@ -29,17 +29,13 @@ so into what a slide keeps decoded for the neighbours."""
 WHOLE_SOURCE_PX = 40_000_000
 """Of the coarsest level, if the whole of it is read once, for tiles that would cost more."""
 
-WHOLE_PX = 1536
-"""Longer side of what is kept of the whole slide."""
+WHOLE_PX = 1536  # Longer side of what is kept of the whole slide.
 
 OUTLINED_FROM_PX = 7.0
 """A usual cell's diameter in the picture; of smaller ones the share of each pixel is shown."""
 
-SAMPLES = 4
-"""Along a side of a pixel, for that share."""
-
-_MARGIN_PX = 5
-"""Seen around a tile, so that lines meet across its edges."""
+SAMPLES = 4  # Along a side of a pixel, for that share.
+_MARGIN_PX = 5  # Seen around a tile, so that lines meet across its edges.
 
 _PX_PER_WIDTH = 24
 _CASING = (20, 20, 24, 150)
@@ -108,23 +104,15 @@ def mask_tile(
 ) -> bytes:
     """The cells of a box as a PNG of its size, with transparency.
 
-    They are drawn from the label image, so that a million cost no more than one.
-
-    Parameters
-    ----------
-    box : Box
-        On the slide's lattice of ``pixel`` level-0 px, inside its extent.
-    of_label : ndarray, uint16, (L + 1,), or None
-        By label: 0 for no cell, otherwise the class's index plus 1. None: all are of one class.
-    shown : ndarray, bool, (C,)
-        By class.
-    diameter_px : float
-        Of a usual cell, level-0 pixels.
+    They are drawn from the label image, so that a million cost no more than one. The box lies on
+    the slide's lattice of ``pixel`` level-0 px. ``of_label``, (L + 1,), gives by label 0 for no
+    cell, otherwise the class's index plus 1; None: all are of one class. ``shown``, (C,), is by
+    class; ``diameter_px`` is a usual cell's, level-0 pixels.
     """
     palette = np.array([(0, 0, 0, 0), *((*c, 255) for c in colours)], np.uint8)
     palette[1:][~shown] = 0
     if diameter_px / pixel < OUTLINED_FROM_PX:
-        finer = Box(*(SAMPLES * side for side in (box.y0, box.x0, box.y1, box.x1)))
+        finer = Box(*(SAMPLES * side for side in box.corners))
         labels = labels_at(levels, frame, finer, pixel / SAMPLES)
         # The mean colour, the more opaque the more of a pixel are cells; few are seen, too.
         small = Image.fromarray(palette[_classes(labels, of_label)]).reduce(SAMPLES)

@@ -19,7 +19,7 @@ import numpy as np
 
 from cellseg.errors import CellsegError
 from cellseg.geometry import Box
-from cellseg.result import Result, load_result
+from cellseg.result import load_result
 from cellseg.result.files import plain
 from cellseg.result.publish import QUALITY
 from cellseg.serve.shown import OpenResult, version_of
@@ -68,7 +68,7 @@ class Reply:
 
 
 class Viewer:
-    """Finished results, by their numbers.
+    """Finished results, by their numbers, each once; an InputError if a folder holds none.
 
     A result that changes on the disk is opened anew. Requests name in ``v`` the version that they
     ask about; one for an earlier version is told so (status 410), and the page loads it anew.
@@ -79,12 +79,13 @@ class Viewer:
 
     def __init__(
         self,
-        results: Sequence[Result],
+        folders: Sequence[Path],
         image: Location | None = None,
         on_region: Callable[[str], None] | None = None,
     ) -> None:
         self._on_region, self.is_editable = on_region, on_region is not None
-        self._paths = [result.path for result in results]
+        each = {folder.resolve(): folder for folder in folders}.values()
+        self._paths = [load_result(folder).path for folder in each]
         # Whatever is no longer kept is closed once no request reads it.
         self._open = lru_cache(MOST_OPEN)(lambda path, _: OpenResult(path, image))
         self._lock = Lock()
@@ -220,8 +221,3 @@ _ASKED: dict[str, Callable[[OpenResult, Query], object]] = {
     "box": _box,
 }
 """What is told of a result, by the address below its number."""
-
-
-def read_results(folders: Sequence[Path]) -> list[Result]:
-    """Open results, for their names; each once."""
-    return [load_result(folder) for folder in {path.resolve(): path for path in folders}.values()]

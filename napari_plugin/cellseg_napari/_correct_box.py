@@ -6,14 +6,15 @@ import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
-from napari.layers import Labels
+from napari.components import ViewerModel
+from napari.layers import Labels, Layer, Shapes
 from napari.utils.notifications import show_info
 from numpy.typing import NDArray
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QFileDialog, QVBoxLayout
+from qtpy.QtWidgets import QFileDialog, QVBoxLayout
 
 from cellseg.derive.corrections import Corrections, Edit, export_training
 from cellseg.errors import CellsegError, SettingsError
@@ -21,21 +22,15 @@ from cellseg.geometry import Box
 from cellseg.result import Result
 from cellseg.table.summary import Summary, counted
 from cellseg_napari._inspect import Inspector
-from cellseg_napari._opened import KEY, ROLE, Opened, camera_of
+from cellseg_napari._opened import KEY, ROLE, Opened, camera_of, drawn_in, lines_in
+from cellseg_napari._panel import Tab, choice
 from cellseg_napari._reader import placed
-from cellseg_napari._shapes import drawn_in, lines_in
-from cellseg_napari._tab import Tab
 from cellseg_napari._words import ACTIONS, in_fields
-
-if TYPE_CHECKING:
-    from napari.components import ViewerModel
-    from napari.layers import Layer, Shapes
 
 SIDE_PX = 256
 """Of the window that is painted in, lattice pixels; wider around a wide cell."""
 
-NAME = "paint here"
-"""Of its layer."""
+NAME = "paint here"  # Of its layer.
 
 PAINTING = (
     "paint with napari's brush, erase with its eraser; the number M gives is a new cell. "
@@ -71,9 +66,8 @@ class CorrectBox(Tab):
         self._drawn = drawn
         self.undo_newer: Callable[[], bool] = lambda: False  # of what is no correction
         self.painter = Painter(inspector.viewer, self.opened)
-        self.classes = QComboBox()
-        self.classes.setEditable(True)
-        self.classes.setToolTip("Class of new cells; type another name for a new class")
+        tip = "Class of new cells; type another name for a new class"
+        self.classes = choice(tip, editable=True)
         self.grid.addWidget(self.classes, 3, 1, 1, 2)
         layout = QVBoxLayout(self)
         layout.addLayout(self.grid)
@@ -101,7 +95,6 @@ class CorrectBox(Tab):
         self.classes.setCurrentText(text or (names[0] if names else ""))
 
     def tell_edit(self, edit: Edit) -> None:
-        """What was just corrected, and how many corrections there are."""
         self._list_classes()
         count = len(self.corrections.edits)
         self.state.setText(f"{edit}; {count} correction{'s' * (count != 1)} so far")
@@ -111,8 +104,6 @@ class CorrectBox(Tab):
         more = f" … ({len(self.selected):,})" if len(self.selected) > 8 else ""
         if said:
             self.state.setText(f"selected: {said}{more}")
-
-    # What the buttons do
 
     def split(self) -> None:
         """Along a line of the chosen shapes layer that crosses the cell, else in two."""
@@ -158,7 +149,6 @@ class CorrectBox(Tab):
             show_info(nothing)
 
     def measure_again(self) -> None:
-        """Measure what changed."""
         corrections = self.corrections
         changed = sum(cell is not None for cell in corrections.touched.values())
         said = f"measured {counted(changed, 'changed cell')} again: "
@@ -182,14 +172,12 @@ class CorrectBox(Tab):
 
     def export(self, folder: Path | None = None) -> None:
         """Write training data: the shapes that were looked at, or the windows with edits."""
-        corrections = self.corrections
-        if folder is None:
-            start = str(corrections.result.path.parent)
-            chosen = QFileDialog.getExistingDirectory(self, "Folder for training data", start)
-            if not chosen:
-                return
-            folder = Path(chosen)
-        path = export_training(corrections, folder, regions=self._looked_at() or None)
+        corrections, what = self.corrections, "Folder for training data"
+        start = str(corrections.result.path.parent)
+        asked = folder or QFileDialog.getExistingDirectory(self, what, start)
+        if not asked:
+            return
+        path = export_training(corrections, Path(asked), regions=self._looked_at() or None)
         self.state.setText(f"to train a model with: {path.parent.name}/{path.name}")
         show_info(f"training data: {path}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import napari
 from magicgui.widgets import Container, create_widget
@@ -12,23 +12,17 @@ from napari.layers import Image
 from napari.utils.notifications import show_info
 from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QVBoxLayout
 
+from cellseg.counting.request import CountRequest
 from cellseg.errors import CellsegError, Notice
-from cellseg.events import CountResult, Started, TileDone
+from cellseg.events import CountResult, Event, Started, TileDone
+from cellseg.network.detector import Detector
 from cellseg.slide import open_slide
 from cellseg.text import visible
-from cellseg_napari._count import count, how_to_keep, request_of
-from cellseg_napari._fields import DRAWN, WIDGETS
-from cellseg_napari._opened import opened_of
+from cellseg_napari._count import Preview, count, how_to_keep, request_of
+from cellseg_napari._opened import drawn_layers, opened_of
 from cellseg_napari._panel import DockPanel, Job, button, tell, wrapped
-from cellseg_napari._preview import Preview
 from cellseg_napari._reader import COUNTED_KEY, SLIDE_KEY
-from cellseg_napari._shapes import drawn_layers
-from cellseg_napari._words import in_fields
-
-if TYPE_CHECKING:
-    from cellseg.counting.request import CountRequest
-    from cellseg.events import Event
-    from cellseg.network.detector import Detector
+from cellseg_napari._words import DRAWN, WIDGETS, in_fields
 
 
 class CountForm(Container):  # type: ignore[misc]
@@ -80,7 +74,6 @@ class CountForm(Container):  # type: ignore[misc]
         return why
 
     def _show_fields(self, _: object = None) -> None:
-        """Those that matter for what is chosen."""
         planes, channels = self._slide()
         self.z.visible, self.cells_from.visible = planes > 1, len(channels) > 1
         self.z.choices = ["max", "mean", *range(planes)] if planes > 1 else []
@@ -99,7 +92,6 @@ class CountForm(Container):  # type: ignore[misc]
 
 
 def _widget(name: str) -> Any:  # noqa: ANN401 - magicgui's
-    """The widget of a field."""
     kind, label, tooltip, value, given = WIDGETS[name]
     options = {"tooltip": tooltip, **given}
     nothing = options.pop("nothing", "")
@@ -148,7 +140,6 @@ class CountWidget(DockPanel):
         self.layers_changed()
 
     def layers_changed(self) -> None:
-        """The form offers the layers that the viewer has now."""
         if (why := self.form.offer()) and self.job is None:
             self.said.setText(why)
 

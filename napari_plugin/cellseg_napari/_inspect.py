@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from napari.components import ViewerModel
+from napari.layers import Image, Labels, Layer, Points, Shapes
+from napari.utils.colormaps import Colormap, label_colormap
 from numpy.typing import NDArray
 
 from cellseg.annotations.region import Region, Regions
@@ -16,16 +19,9 @@ from cellseg.draw import borders
 from cellseg.palette import RGB
 from cellseg.table.summary import Summary, lines, summarised
 from cellseg.text import visible
-from cellseg_napari._levels import label_levels
-from cellseg_napari._opened import KEY, ROLE, Opened, camera_of, refresh
+from cellseg_napari._opened import KEY, ROLE, Opened, camera_of, drawn_in, label_levels, refresh
 from cellseg_napari._reader import CONTOUR_PX, KEPT, OUTLINED, contrast_limits, one_colour, placed
-from cellseg_napari._shapes import drawn_in
 from cellseg_napari._words import measurement
-
-if TYPE_CHECKING:
-    from napari.components import ViewerModel
-    from napari.layers import Image, Labels, Layer, Points, Shapes
-    from napari.utils.colormaps import Colormap
 
 ONE_COLOUR = "one colour"
 BY_CLASS = "class"
@@ -42,9 +38,6 @@ FRAME_PX = 1.5
 
 FILLED = 0.6
 """Opacity of filled masks; the tissue is to be seen under them."""
-
-SPREAD_PERCENT = (1, 99)
-"""Percentiles of a measurement between which colours spread."""
 
 
 class Inspector:
@@ -74,8 +67,6 @@ class Inspector:
         """Whether the masks, or the colours in their place, are in sight."""
         return any(layer is not None and layer.visible for layer in (self.layer, self._colours))
 
-    # Selecting
-
     def click(self, world: Sequence[float], *, more: bool = False) -> int:
         """Select the cell at a point of the world; ``more`` adds it, or takes it out again."""
         label = self.opened.label_at(world)
@@ -87,7 +78,6 @@ class Inspector:
         return label
 
     def select(self, labels: Sequence[int]) -> None:
-        """Mark cells, and tell the listener."""
         self.selected = tuple(dict.fromkeys(int(label) for label in labels))
         self._mark()
         if self.selected:
@@ -104,8 +94,6 @@ class Inspector:
 
     def _mark(self) -> None:
         """A thin frame around each selected cell."""
-        from napari.layers import Points
-
         cells = self.opened.cells
         places = [self.opened.place_of(n) for n in self.selected[:MARKED] if n in cells]
         # One layer for all selections: a new one each time would cost half a second.
@@ -149,8 +137,6 @@ class Inspector:
         if layer in self.viewer.layers:
             self.viewer.layers.remove(layer)
 
-    # Colours
-
     @property
     def outlines(self) -> bool:
         return bool(self.layer.contour)
@@ -165,8 +151,6 @@ class Inspector:
     def colour_by(self, what: str) -> None:
         """Cells all of one colour, each of its own, by class, or by a measurement."""
         if what in (ONE_COLOUR, BY_LABEL):
-            from napari.utils.colormaps import label_colormap
-
             one = one_colour(self.opened.result.colours(("cells",))[0])
             self.layer.colormap = one if what == ONE_COLOUR else label_colormap()
             self._uncolour()
@@ -177,16 +161,14 @@ class Inspector:
             self.show_codes(codes, self.opened.result.colours(names), "class")
         else:
             values = self.opened.column(what).astype(np.float32)
-            span = contrast_limits(values, SPREAD_PERCENT)
-            self._show_values(values, "viridis", span, measurement(what), bar=True)
+            span = contrast_limits(values, (1, 99))
+            self._show_values(values, "viridis", span, measurement(what))
         self.coloured_by = what
 
     def show_codes(
         self, codes: NDArray[np.integer[Any]], colours: Sequence[RGB], title: str
     ) -> None:
         """Each cell in the colour of its number, in the order of the labels; -1: in none."""
-        from napari.utils.colormaps import Colormap
-
         count = max(2, len(colours))  # a colormap of one colour is none to vispy
         colormap = Colormap(
             [tuple(c / 255 for c in colours[min(n, len(colours) - 1)]) for n in range(count)],
@@ -195,21 +177,13 @@ class Inspector:
             interpolation="zero",
         )
         values = np.where(codes >= 0, codes, np.nan).astype(np.float32)
-        self._show_values(values, colormap, (-0.5, count - 0.5), title, bar=False)
+        self._show_values(values, colormap, (-0.5, count - 0.5), title)
         self.coloured_by = BY_THRESHOLD
 
     def _show_values(
-        self,
-        values: NDArray[np.float32],
-        colormap: Colormap | str,
-        span: tuple[float, float],
-        title: str,
-        *,
-        bar: bool,
+        self, values: NDArray[Any], colormap: Colormap | str, span: tuple[float, float], title: str
     ) -> None:
-        """A layer of numbers over the masks; its colour bar where they are measurements."""
-        from napari.layers import Image
-
+        """A layer of numbers over the masks; its colour bar where a named colormap shows them."""
         opened, frame = self.opened, self.opened.result.frame
         self._values = opened.by_label(values, np.nan, np.float32)
         layer = self._colours
@@ -229,7 +203,8 @@ class Inspector:
         name = visible(f"{opened.result.path.stem}: {title}")
         if layer.name != name:
             layer.name = name
-        layer.colormap, layer.contrast_limits, layer.colorbar.visible = colormap, span, bar
+        layer.colormap, layer.contrast_limits = colormap, span
+        layer.colorbar.visible = isinstance(colormap, str)
         layer.refresh()
 
     def _valued(self, labels: NDArray[np.uint32]) -> NDArray[np.float32]:
@@ -243,8 +218,6 @@ class Inspector:
         self._remove(self._colours)
         self._colours = None
         self.layer.visible = True
-
-    # Filter and totals
 
     def show_range(self, column: str | None, low: float = 0.0, high: float = 0.0) -> None:
         """Show only the cells whose measurement lies between two values; None: all of them."""

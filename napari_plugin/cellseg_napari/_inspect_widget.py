@@ -9,34 +9,22 @@ from typing import Any
 
 import napari
 import numpy as np
+from napari.components import ViewerModel
 from napari.layers import Labels, Shapes
 from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtGui import QKeySequence
-from qtpy.QtWidgets import (
-    QCheckBox,
-    QFormLayout,
-    QLabel,
-    QShortcut,
-    QTabWidget,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QCheckBox, QFormLayout, QShortcut, QTabWidget, QVBoxLayout, QWidget
 
 from cellseg.derive.corrections import Edit
-from cellseg.derive.threshold import histogram
 from cellseg.errors import SettingsError
-from cellseg_napari._classify_box import ClassifyBox
+from cellseg_napari._classify_box import ClassifyBox, TeachBox
 from cellseg_napari._correct_box import CorrectBox
-from cellseg_napari._histogram import BINS, BRIGHT, DIM, HistogramSlider
+from cellseg_napari._count import Preview
 from cellseg_napari._inspect import BY_CLASS, BY_LABEL, ONE_COLOUR, Inspector
-from cellseg_napari._opened import Opened, refresh, results_in
-from cellseg_napari._panel import DockPanel, attempt, button, choice, fill, wrapped
-from cellseg_napari._preview import Preview
+from cellseg_napari._opened import Opened, drawn_layers, refresh, results_in
+from cellseg_napari._panel import DockPanel, Tab, attempt, button, choice, fill, wrapped
 from cellseg_napari._reader import KEPT, show_windows
-from cellseg_napari._shapes import drawn_layers
-from cellseg_napari._tab import Tab
-from cellseg_napari._table import CellTable
-from cellseg_napari._teach_box import TeachBox
+from cellseg_napari._views import BRIGHT, DIM, CellTable, HistogramSlider
 from cellseg_napari._windows_box import WindowsBox
 from cellseg_napari._words import ACTIONS, legend, menu
 
@@ -79,7 +67,6 @@ class LookBox(Tab):
         attempt(self._draw_histogram)
 
     def begin(self) -> None:
-        """Colour the cells by what is chosen here."""
         if self.inspector.coloured_by != self.colour.currentData():
             self._colour()
 
@@ -95,9 +82,7 @@ class LookBox(Tab):
 
     def _draw_histogram(self) -> None:
         if name := self.measure.currentData():
-            seen = histogram(self.opened.column(name), BINS)
-            ends = float(seen.edges[0]), float(seen.edges[-1])
-            self.histogram.draw(seen.counts, seen.edges, handles=ends, parts=(DIM, BRIGHT, DIM))
+            self.histogram.draw(self.opened.column(name), (DIM, BRIGHT, DIM))
         if self.inspector.range is not None:
             self.inspector.show_range(None)
             self.filtered.emit()
@@ -117,11 +102,7 @@ class ResultPanel(QWidget):  # type: ignore[misc]
     """
 
     def __init__(
-        self,
-        viewer: napari.viewer.Viewer,
-        layer: Labels,
-        opened: Opened,
-        drawn: Callable[[], Shapes | None],
+        self, viewer: ViewerModel, layer: Labels, opened: Opened, drawn: Callable[[], Shapes | None]
     ) -> None:
         super().__init__()
         self.viewer, self._drawn = viewer, drawn
@@ -161,7 +142,6 @@ class ResultPanel(QWidget):  # type: ignore[misc]
         self.tell_totals()
 
     def leave(self) -> None:
-        """Take marks, colours, filter and paint of the result away."""
         self._end_listening()
         self.correct.painter.leave()
         self.windows.stop()
@@ -169,7 +149,6 @@ class ResultPanel(QWidget):  # type: ignore[misc]
 
     @property
     def _tab(self) -> Tab:
-        """The tab in sight."""
         shown: Tab = self.tabs.currentWidget()
         return shown
 
@@ -204,7 +183,6 @@ class ResultPanel(QWidget):  # type: ignore[misc]
         self.tell_totals()
 
     def _edited(self, edit: Edit) -> None:
-        """After any edit: masks, colours, table and totals."""
         refresh(self.viewer, self.inspector.opened, edit)
         self.inspector.edited()
         self.look.tell_classes()
@@ -233,7 +211,7 @@ class InspectWidget(DockPanel):
         form.addRow("result", self.results)
         form.addRow("inside of", self.shapes)
         keep = button("Keep regions", "Keep these shapes, each a region of its own", self._keep)
-        keys = QLabel("keys")
+        keys = wrapped("keys")
         keys.setToolTip("\n".join(f"{key}: {what}" for key, what in ACTIONS.values() if key))
         form.addRow(keys, keep)
         self._layout = QVBoxLayout(self.content)
@@ -251,10 +229,7 @@ class InspectWidget(DockPanel):
         if self.shown is not None:
             self.shown.act(name)
 
-    # Which result
-
     def layers_changed(self) -> None:
-        """Results and shapes as the viewer has them now."""
         if self._switching:
             return
         self._list_shapes()
@@ -273,12 +248,10 @@ class InspectWidget(DockPanel):
                 self.results.setCurrentIndex(place)
 
     def _chosen(self, place: int) -> None:
-        """A person wants another result."""
         self._wanted = self.results.itemData(place)[1].result.path
         self._show(place)
 
     def _show(self, place: int) -> None:
-        """One of the results that are there; -1: none."""
         layer, opened = self.results.itemData(place) if place >= 0 else (None, None)
         if self.shown is None or self.shown.inspector.opened is not opened:
             self.leave()
@@ -305,10 +278,7 @@ class InspectWidget(DockPanel):
         self.shown.deleteLater()
         self.shown = None
 
-    # The shapes in which cells are counted
-
     def _list_shapes(self) -> None:
-        """Those that a person drew, as the viewer has them now."""
         drawn = drawn_layers(self.viewer)
         # A layer that was just drawn is what the person wants to know about.
         fresh = [one for one in drawn if one not in self._known and KEPT not in one.metadata]
@@ -338,8 +308,6 @@ class InspectWidget(DockPanel):
         if self.shown is not None:
             self.shown.tell_totals()
 
-    # Selecting
-
     def _clicked(self, viewer: object, event: Any) -> Any:  # noqa: ANN401 - napari's
         """A click that is no drag picks the cell under it."""
         dragged = False
@@ -357,7 +325,6 @@ class InspectWidget(DockPanel):
             attempt(partial(self.shown.click, event.position, more=more))
 
     def let_go(self) -> None:
-        """From now on, touch neither widgets nor layers."""
         super().let_go()
         self.shown = None
         for one in self._known:

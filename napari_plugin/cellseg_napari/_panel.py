@@ -1,4 +1,4 @@
-"""The base of both panels: errors are told, work runs in threads, a closed panel lets go."""
+"""The base of panels and tabs: errors are told, work runs in threads, a closed panel lets go."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any, TypeVar
 
 import napari
 from napari.qt.threading import GeneratorWorkerSignals, WorkerBase
-from napari.utils.notifications import show_error
+from napari.utils.notifications import show_error, show_info
 from qtpy.compat import isalive
-from qtpy.QtCore import QEvent, QObject, QSignalBlocker, QSize, Qt, QThreadPool, QTimer
+from qtpy.QtCore import QEvent, QObject, QSignalBlocker, QSize, Qt, QThreadPool, QTimer, Signal
 from qtpy.QtWidgets import (
     QComboBox,
     QFrame,
+    QGridLayout,
     QLabel,
     QPushButton,
     QScrollArea,
@@ -25,12 +26,18 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from cellseg.errors import CellsegError, unexpected_text
+from cellseg.errors import CellsegError, Notice, unexpected_text
+from cellseg.protocol import Marker
+from cellseg.result import Result
+from cellseg.result.publish import TABLE
+from cellseg.table.taught import TaughtClasses
+from cellseg_napari._inspect import Inspector
 from cellseg_napari._words import in_fields, warn
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Action = tuple[str, str, Callable[[], object]]  # The text of a button, its tip, what it does.
 
 WIDTH_PX, LEAST_PX = 380, 320
 """A panel asks for no more width, so that the picture keeps its place, and for so much height."""
@@ -189,10 +196,11 @@ def button(text: str, tip: str, action: Callable[[], object]) -> QPushButton:
     return found
 
 
-def choice(tip: str) -> QComboBox:
+def choice(tip: str, *, editable: bool = False) -> QComboBox:
     """A list to choose from, as narrow as the panel wants it."""
     found = QComboBox()
     found.setToolTip(tip)
+    found.setEditable(editable)
     found.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     return found
 
@@ -211,3 +219,69 @@ def wrapped(text: str = "") -> QLabel:
     found = QLabel(text)
     found.setWordWrap(True)
     return found
+
+
+class Tab(QWidget):  # type: ignore[misc]
+    """A tab of a result's panel.
+
+    ``actions`` are its buttons', ``keys`` what keys do while it is in sight. ``saved`` tells the
+    result folder, whose table and record are new.
+    """
+
+    saved = Signal(object)
+
+    def __init__(
+        self, inspector: Inspector, actions: Iterable[Action] = (), *, columns: int = 3
+    ) -> None:
+        super().__init__()
+        self.inspector, self.opened = inspector, inspector.opened
+        self.keys: dict[str, Callable[[], object]] = {}
+        self.state = wrapped()
+        self.buttons = {name: button(name, tip, action) for name, tip, action in actions}
+        self.grid = QGridLayout()
+        for number, one in enumerate(self.buttons.values()):
+            self.grid.addWidget(one, *divmod(number, columns))
+
+    def begin(self) -> None:
+        """The tab comes in sight."""
+
+    def edited(self) -> None:
+        """Cells were corrected."""
+
+    def clicked(self, label: int) -> None:
+        """A cell was clicked."""
+
+    def in_thread(self, work: Callable[[], T], done: Callable[[T], object]) -> None:
+        """Work in a thread, the buttons off meanwhile; ``done`` gets what it returns."""
+
+        def once() -> Iterator[T]:
+            yield work()
+
+        def ended(error: Exception | None) -> None:
+            self.busy(False)
+            if error is not None:
+                tell(error)
+
+        self.busy(True)
+        Job(self, once(), each=done, ended=ended).start()
+
+    def busy(self, busy: bool) -> None:
+        """Whether something is under way: which buttons can be pressed."""
+        for one in self.buttons.values():
+            one.setEnabled(not busy)
+
+    def save_classes(
+        self, *, markers: tuple[Marker, ...] = (), taught: TaughtClasses | None = None
+    ) -> None:
+        """Give the result's cells these classes; without any, the model's are back."""
+        from cellseg.run import change  # late: counting and its libraries come with it
+
+        notices = list[Notice]()
+
+        def done(new: Result) -> None:
+            said = [f"classes saved in {new.file(TABLE)}", *map(in_fields, notices)]
+            show_info("\n".join(said))
+            self.saved.emit(new.path)
+
+        path, hear = self.opened.result.path, notices.append
+        self.in_thread(partial(change, path, on_notice=hear, markers=markers, taught=taught), done)

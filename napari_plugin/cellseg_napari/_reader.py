@@ -1,4 +1,4 @@
-"""From a result folder or a slide to napari's layers.
+"""From a result folder, a slide or a sample to napari's layers.
 
 napari asks :func:`get_reader`; the command ``cellseg view`` calls :func:`read_result` and
 :func:`read_slide`, whose errors it can report.
@@ -20,21 +20,20 @@ from cellseg.annotations.region import Region
 from cellseg.derive.corrections import PatchedPyramid
 from cellseg.derive.places import drawn_regions, marked
 from cellseg.errors import CellsegError, RegionError
-from cellseg.geometry import LazyArray
 from cellseg.palette import RGB
 from cellseg.result import Result, load_result
+from cellseg.result.labels import COLOURS
 from cellseg.result.publish import WINDOWS
 from cellseg.slide import Slide, open_slide
 from cellseg.slide.formats import ENDINGS
+from cellseg.stain.quality import NAMES, UNIT_PX
 from cellseg.text import visible
-from cellseg_napari._levels import SlideSource, label_levels
-from cellseg_napari._opened import KEY, ROLE, Opened, opened_result
+from cellseg_napari._opened import KEY, ROLE, Opened, SlideSource, label_levels, opened_result
 from cellseg_napari._words import warn
 
 if TYPE_CHECKING:
     import napari
     from napari.components import ViewerModel
-    from napari.layers import Layer
     from napari.utils.colormaps import DirectLabelColormap
 
 LayerData = tuple[Any, ...]
@@ -95,7 +94,7 @@ def _read(path: PathOrPaths) -> list[LayerData]:
     from napari import current_viewer
 
     if (viewer := current_viewer()) is not None:  # napari adds the layers itself
-        viewer.layers.events.inserted.connect(_inserted)
+        viewer.layers.events.inserted.connect(_outline)
     layers: list[LayerData] = []
     for one in _paths(path):
         try:
@@ -127,7 +126,7 @@ def read_result(folder: Path) -> list[LayerData]:
     except CellsegError as error:
         warn(error)
     name = result.object_name
-    return [*layers, _masks(opened, opened.label_levels(), name=name, role="cells")]
+    return [*layers, _masks(opened, opened.cells.pyramid, name=name, role="cells")]
 
 
 def read_slide(path: Path, **options: Any) -> list[LayerData]:  # noqa: ANN401
@@ -192,20 +191,15 @@ def add_layers(viewer: ViewerModel, found: Iterable[LayerData]) -> None:
     """Show what was read; masks as outlines, for what lies under a filled one is not seen."""
     from napari.layers import Layer
 
+    viewer.layers.events.inserted.connect(_outline)
     for data in found:
-        layer = Layer.create(*data)
-        viewer.add_layer(layer)
-        _outline(layer)
+        viewer.add_layer(Layer.create(*data))
 
 
-def _outline(layer: Layer) -> None:
+def _outline(event: Any) -> None:  # noqa: ANN401 - napari's
     """Width of outlines, which napari takes of a layer that is there already only."""
-    if layer.metadata.get(ROLE) in ("cells", "around"):
-        layer.contour = CONTOUR_PX
-
-
-def _inserted(event: Any) -> None:  # noqa: ANN401 - napari's
-    _outline(event.value)
+    if event.value.metadata.get(ROLE) in ("cells", "around"):
+        event.value.contour = CONTOUR_PX
 
 
 def open_viewer(path: Path) -> napari.Viewer:
@@ -255,9 +249,10 @@ def one_colour(colour: RGB) -> DirectLabelColormap:
     return DirectLabelColormap(color_dict={None: solid, 0: (0.0, 0.0, 0.0, 0.0)})
 
 
-def _masks(opened: Opened, levels: list[LazyArray], *, name: str, role: str) -> LayerData:
+def _masks(opened: Opened, pyramid: PatchedPyramid, *, name: str, role: str) -> LayerData:
     """Masks of a result; napari's own views get the table of its cells."""
     frame = opened.result.frame
+    levels = label_levels(pyramid, opened.shown, np.uint32)
     cells, around = opened.result.colours(("cells", "around"))
     look = {
         "name": visible(f"{opened.result.path.stem} {name}"),
@@ -275,8 +270,7 @@ def _masks(opened: Opened, levels: list[LazyArray], *, name: str, role: str) -> 
 def _over_slide(opened: Opened) -> Iterator[LayerData]:
     """What lies between the slide and the cells: faults, borders, and cells around nuclei."""
     result = opened.result
-    if (faults := _quality_layer(result)) is not None:
-        yield faults
+    yield from _faults(result)
     # The tissue has no outlines where all of the slide is tissue.
     tissue = result.tissue()
     yield from _borders(result, "tissue", [] if tissue is None else [tissue], "#00c070")
@@ -287,8 +281,7 @@ def _over_slide(opened: Opened) -> Iterator[LayerData]:
     yield from _windows(result)
     if result.is_expanded:  # as before any correction
         cells = PatchedPyramid(result.labels("cells"))
-        levels = label_levels(cells, opened.shown, np.uint32)
-        yield _masks(opened, levels, name="cells", role="around")
+        yield _masks(opened, cells, name="cells", role="around")
 
 
 def _windows(result: Result) -> Iterator[LayerData]:
@@ -310,14 +303,11 @@ def show_windows(viewer: ViewerModel, result: Result) -> None:
         add_layers(viewer, [data])
 
 
-def _quality_layer(result: Result) -> LayerData | None:
-    """Places with a fault of the slide; None where all is well."""
-    from cellseg.result.labels import COLOURS
-    from cellseg.stain.quality import NAMES, UNIT_PX
-
+def _faults(result: Result) -> Iterator[LayerData]:
+    """A layer of places with a fault of the slide; none where all is well."""
     codes, frame = result.quality(), result.frame
     if codes is None or not np.isin(codes, [*COLOURS]).any():
-        return None
+        return
     colours: dict[int | None, NDArray[np.float64]] = {
         code: np.array([*colour, 255]) / 255 for code, colour in COLOURS.items()
     }
@@ -330,7 +320,7 @@ def _quality_layer(result: Result) -> LayerData | None:
         **placed(frame.mpp, downsample=frame.downsample * UNIT_PX),
     }
     faults = np.where(np.isin(codes, [*COLOURS]), codes, 0).astype(np.uint8)
-    return faults, look, "labels"
+    yield faults, look, "labels"
 
 
 def _borders(
@@ -362,3 +352,37 @@ def _borders(
         **placed(result.frame.mpp),
     }
     yield outlines, look, "shapes"
+
+
+def fluorescence() -> list[LayerData]:
+    """Sample data: some 800 drawn nuclei in fluorescence, 1,024 × 1,024 px, 0.5 µm/px.
+
+    Bright ellipses about the points of a grid, out of focus a little, with noise.
+    """
+    from skimage.draw import ellipse
+    from skimage.filters import gaussian
+
+    rng, side, spacing = np.random.default_rng(0), 1024, 32
+    field = np.zeros((side, side))
+    for y, x in np.ndindex(side // spacing, side // spacing):
+        if rng.random() < 0.2:
+            continue
+        row, column = (np.array([y, x]) + 0.5) * spacing + rng.uniform(-7, 7, 2)
+        long = rng.uniform(7, 12)
+        shape = ellipse(
+            row, column, long, long * rng.uniform(0.6, 0.9), shape=field.shape,
+            rotation=rng.uniform(-np.pi, np.pi),
+        )  # type: ignore[no-untyped-call]  # fmt: skip
+        field[shape] = rng.uniform(3000, 12000)
+    seen = gaussian(field, 1.2) + 400  # type: ignore[no-untyped-call]
+    pixels = np.asarray(rng.poisson(seen).clip(0, 65535), np.uint16)
+    look = {"name": "fluorescence", "contrast_limits": contrast_limits(pixels), **placed(0.5)}
+    return [(pixels, look, "image")]
+
+
+def ihc() -> list[LayerData]:
+    """Sample data: scikit-image's immunohistochemistry field, 512 × 512 px, no pixel size."""
+    import skimage.data
+
+    pixels = skimage.data.immunohistochemistry()  # type: ignore[no-untyped-call]
+    return [(pixels, {"name": "ihc", "rgb": True, **placed(None)}, "image")]

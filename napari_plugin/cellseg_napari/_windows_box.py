@@ -13,20 +13,16 @@ from qtpy.QtWidgets import QFileDialog, QListWidget, QVBoxLayout
 from cellseg.annotations.region import Regions
 from cellseg.counting.request import CountRequest
 from cellseg.errors import CellsegError
-from cellseg.events import CountResult, TileDone
+from cellseg.events import CountResult, Event, TileDone
 from cellseg.result.publish import WINDOWS
-from cellseg_napari._count import count, scratch
+from cellseg_napari._count import Preview, count, scratch
 from cellseg_napari._inspect import Inspector
-from cellseg_napari._opened import camera_of, canvas_of
-from cellseg_napari._panel import Job, attempt, tell
-from cellseg_napari._preview import Preview
+from cellseg_napari._opened import camera_of, canvas_of, in_sight
+from cellseg_napari._panel import Job, Tab, attempt, tell
 from cellseg_napari._reader import one_colour
-from cellseg_napari._shapes import in_sight
-from cellseg_napari._tab import Tab
 from cellseg_napari._words import legend
 
 if TYPE_CHECKING:
-    from cellseg.events import Event
     from cellseg.train.windows import Window
 
 COUNT, MINUTES, SHOWN = 10, 3.0, 0.9
@@ -82,7 +78,6 @@ class WindowsBox(Tab):
             one.setEnabled(busy == (name == "Stop") and can)
 
     def begin(self) -> None:
-        """List the windows that lie in the result folder."""
         # Imported late, here and below: its libraries take a while to load.
         from cellseg.train.windows import read_windows
 
@@ -109,7 +104,6 @@ class WindowsBox(Tab):
         self.buttons["Stop"].setEnabled(False)
 
     def look(self) -> None:
-        """Show the window that is chosen in the list."""
         box, frame = self._chosen().box, self.opened.result.frame
         pixel, camera = frame.downsample * (frame.mpp or 1.0), camera_of(self.inspector.viewer)
         camera.center = (0.0, (box.y0 + box.y1) / 2 * pixel, (box.x0 + box.x1) / 2 * pixel)
@@ -122,7 +116,6 @@ class WindowsBox(Tab):
         return self.windows[row]
 
     def next(self) -> None:
-        """Fly to the next window that is not done."""
         left = [row for row, one in enumerate(self.windows) if not one.done]
         if not left:
             raise CellsegError("all windows are done" if self.windows else "find windows first")
@@ -130,7 +123,6 @@ class WindowsBox(Tab):
         self.list.setCurrentRow(next((row for row in left if row > here), left[0]))
 
     def done(self) -> None:
-        """The chosen window is corrected, or is not."""
         chosen, edits = self._chosen(), self.opened.corrections.edits
         self._before.append((len(edits), self.windows))
         self._write([o._replace(done=not o.done) if o is chosen else o for o in self.windows])
@@ -149,8 +141,6 @@ class WindowsBox(Tab):
         write_windows(self.opened.result, windows)
         self._show(windows)
         self.changed.emit()
-
-    # What takes a while
 
     def stop(self) -> None:
         self.process.kill()

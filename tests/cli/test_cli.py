@@ -14,7 +14,7 @@ from synthetic import write_disc_slide
 from synthetic.threshold import ThresholdDetector
 
 from cellseg import run as pipeline
-from cellseg.cli._progress import Reporter
+from cellseg.cli._images import Reporter
 from cellseg.cli.train import _finish
 from cellseg.counting.request import CountRequest
 from cellseg.errors import Notice

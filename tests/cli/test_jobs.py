@@ -16,7 +16,7 @@ import psutil
 import pytest
 from synthetic import write_disc_slide
 
-from cellseg.cli._jobs import jobs_for
+from cellseg.cli._images import jobs_for
 from cellseg.counting.request import CountRequest
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -115,7 +115,7 @@ def test_many_small_files_are_counted_by_all_cores(
     tmp_path, monkeypatch, images, cores, large, expected
 ):
     monkeypatch.setattr("cellseg.counting.tiles.cores", lambda: cores)
-    monkeypatch.setattr("cellseg.cli._jobs.JOB_BYTES", 1)
+    monkeypatch.setattr("cellseg.cli._images.JOB_BYTES", 1)
     monkeypatch.setattr("cellseg.network.detect.has_gpu", lambda device: False)
     paths = [tmp_path / f"{number}.tif" for number in range(images)]
     for path in paths:

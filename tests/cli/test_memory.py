@@ -32,8 +32,8 @@ def test_what_does_not_fit_is_refused_before_it_is_decoded(tmp_path):
 def test_the_system_holds_the_limit(tmp_path):
     """Whatever else takes memory: no more is given, and one line says so."""
     code = (
-        "import sys, cellseg.cli, cellseg.cli.info, numpy as np\n"
-        "cellseg.cli.info.PLACE.convert = lambda *given: np.ones(10**9).sum()\n"
+        "import sys, cellseg.cli, cellseg.cli.view, numpy as np\n"
+        "cellseg.cli.view.PLACE.convert = lambda *given: np.ones(10**9).sum()\n"
         "sys.argv = ['cellseg', '--max-memory', '1', 'info', 'x']\n"
         "cellseg.cli.main()"
     )

@@ -17,7 +17,7 @@ from cellseg.counting.request import CountRequest
 from cellseg.errors import InputError
 from cellseg.protocol import load_protocol
 from cellseg.result import load_result
-from cellseg.serve import Viewer, read_results
+from cellseg.serve import Viewer
 from cellseg.stain.quality import GOOD, OUT_OF_FOCUS
 from cellseg.study.folder import load_study, write_summary
 
@@ -87,7 +87,7 @@ def test_bad_tissue_is_left_out_where_asked_for(result, slide, tmp_path):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # napari's own imports
 def test_the_browser_and_napari_lay_it_over_the_slide(result):
-    viewer = Viewer(read_results([result.path]))
+    viewer = Viewer([result.path])
     about = json.loads(viewer.answer("0/about", {}).body)["quality"]
     assert [fault["name"] for fault in about["faults"]] == ["out of focus"]
     assert (about["height"], about["width"]) == (SIDE, SIDE)

@@ -152,14 +152,14 @@ def test_fluorescence_is_shown_at_the_runs_own_scale(tmp_path):
     st.one_of(st.none(), st.floats(0.02, 10)),
 )
 def test_a_scale_bar_has_a_usual_length_and_is_right_to_the_pixel(longest, pixel, mpp):
-    bar = scale_bar(longest, pixel=pixel, mpp=mpp)
-    number, unit = bar.text.replace(",", "").split()
+    pixels, text = scale_bar(longest, pixel=pixel, mpp=mpp)
+    number, unit = text.replace(",", "").split()
     digits = f"{float(number):e}"
     assert digits[0] in "125"
     assert set(digits[1 : digits.index("e")]) <= {".", "0"}
     factor = {"px": 1 / pixel, "µm": 1 / (pixel * (mpp or 1)), "mm": 1e3 / (pixel * (mpp or 1))}
-    assert abs(bar.pixels - float(number) * factor[unit]) <= 0.5 + 1e-6
-    assert longest / 2.6 - 1 <= bar.pixels <= longest + 1
+    assert abs(pixels - float(number) * factor[unit]) <= 0.5 + 1e-6
+    assert longest / 2.6 - 1 <= pixels <= longest + 1
     assert (unit == "px") == (mpp is None)
 
 

@@ -13,9 +13,8 @@ import pytest
 import shapely
 import tifffile
 from cellseg_napari import read_slide
-from cellseg_napari._count import count, how_to_keep, request_of, scratch
+from cellseg_napari._count import Preview, count, how_to_keep, request_of, scratch
 from cellseg_napari._opened import camera_of, results_in
-from cellseg_napari._preview import Preview
 from cellseg_napari._reader import read_result
 from finished import table_of
 from napari.components import ViewerModel

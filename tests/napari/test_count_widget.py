@@ -26,7 +26,7 @@ def test_torch_is_loaded_when_a_count_starts_and_not_before():
     """Loading it takes seconds, and triton's LLVM must not meet Mesa's in one process."""
     code = (
         "import sys, cellseg_napari._count_widget, cellseg_napari._inspect_widget\n"
-        "import cellseg_napari._writer\n"
+        "import cellseg_napari._opened\n"
         "assert 'torch' not in sys.modules\n"
         "from cellseg_napari._count import load_network\n"
         "load_network()\n"

@@ -9,9 +9,8 @@ import tifffile
 from cellseg_napari import read_result
 from cellseg_napari._correct_box import NAME, Painter
 from cellseg_napari._inspect import BY_CLASS, BY_LABEL, ONE_COLOUR, SELECTION, Inspector
-from cellseg_napari._opened import Opened, camera_of, refresh, results_in
+from cellseg_napari._opened import Opened, camera_of, refresh, results_in, write_labels
 from cellseg_napari._reader import KEPT
-from cellseg_napari._writer import write_labels
 from finished import copied, counted_folder
 from napari.layers import Layer, Shapes
 from synthetic import write_disc_slide

@@ -8,11 +8,11 @@ import cellseg_napari
 import numpy as np
 import pytest
 import tifffile
-from cellseg_napari import get_reader, read_result, read_slide
+from cellseg_napari import _reader, get_reader, read_result, read_slide
 from cellseg_napari._count import request_of
-from cellseg_napari._fields import SUFFIXES
-from cellseg_napari._levels import COARSEST_PX, SlideSource
+from cellseg_napari._opened import COARSEST_PX, SlideSource
 from cellseg_napari._reader import SLIDES, contrast_limits
+from cellseg_napari._words import SUFFIXES
 from napari.components import ViewerModel
 from napari.layers import Layer
 from npe2 import PluginManifest
@@ -306,9 +306,7 @@ def test_slide_closes_with_its_last_level(slide):
 
 @pytest.mark.parametrize("sample", ["fluorescence", "ihc"])
 def test_samples_can_be_counted(sample):
-    from cellseg_napari import _samples
-
-    (data,) = getattr(_samples, sample)()
+    (data,) = getattr(_reader, sample)()
     layer = Layer.create(*data)
     with open_slide(request_of(layer=layer).image) as slide:
         assert slide.is_rgb == (sample == "ihc")

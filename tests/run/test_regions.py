@@ -13,7 +13,7 @@ from PIL import Image
 from synthetic import write_disc_slide
 
 from cellseg.annotations.region import Region, Regions
-from cellseg.cli._progress import Reporter
+from cellseg.cli._images import Reporter
 from cellseg.counting.request import CountRequest
 from cellseg.derive.corrections import Corrections
 from cellseg.draw.pictures import overlay

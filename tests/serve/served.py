@@ -14,7 +14,7 @@ from finished import BySize, counted_folder
 from synthetic import write_disc_slide
 
 from cellseg.protocol import load_protocol
-from cellseg.serve import Server, Viewer, read_results
+from cellseg.serve import Server, Viewer
 
 NASTY = "<script>window.ran=1</script>"
 PROTOCOL = load_protocol("he").changed(mpp=1.0, min_area_um2=0.0, tile_px=512, largest_cell_um=40.0)
@@ -70,7 +70,7 @@ class Client:
 @contextmanager
 def serving(*folders, image=None):
     """A client of a server that runs in a thread."""
-    with running(Server(Viewer(read_results(folders), image))) as client:
+    with running(Server(Viewer(folders, image))) as client:
         yield client
 
 

@@ -15,7 +15,7 @@ from cellseg.annotations.region import Region, Regions
 from cellseg.derive.places import keep_drawn
 from cellseg.export import export
 from cellseg.result import load_result
-from cellseg.serve import Server, Viewer, read_results
+from cellseg.serve import Server, Viewer
 from cellseg.study.folder import load_study, write_summary
 from cellseg.study.page import write_study
 
@@ -35,7 +35,7 @@ def folder(counted, tmp_path):
 @pytest.fixture
 def client(folder):
     said = []
-    with served.running(Server(Viewer(read_results([folder]), on_region=said.append))) as client:
+    with served.running(Server(Viewer([folder], on_region=said.append))) as client:
         client.said = said
         yield client
 
@@ -161,7 +161,7 @@ def test_drawn_regions_have_rows_and_exports(folder, cellseg):
 @contextmanager
 def editing(browser, folder, said):
     """The page of a result that takes regions."""
-    with served.running(Server(Viewer(read_results([folder]), on_region=said.append))) as client:
+    with served.running(Server(Viewer([folder], on_region=said.append))) as client:
         page = browser.new_context(viewport={"width": 1300, "height": 800}).new_page()
         page.set_default_timeout(120_000)
         page.goto(client.server.url)

@@ -31,7 +31,7 @@ from cellseg.geometry import Box
 from cellseg.palette import colours
 from cellseg.protocol import load_protocol
 from cellseg.result import load_result
-from cellseg.serve import Server, Viewer, read_results, tiles
+from cellseg.serve import Server, Viewer, tiles
 from cellseg.serve.server import MOST_STRANGERS
 from cellseg.serve.viewer import MOST_OPEN
 from cellseg.slide import Level, open_slide
@@ -304,7 +304,7 @@ def test_masks_of_one_class_do_not_need_the_table(counted, tmp_path):
 
 
 def test_the_table_is_read_ahead_where_outlines_need_it(counted):
-    viewer = Viewer(read_results([counted]))
+    viewer = Viewer([counted])
     assert not json.loads(viewer.answer("0/about", {}).body)["outlined"]
     viewer.read_ahead()
     assert json.loads(viewer.answer("0/about", {}).body)["outlined"]

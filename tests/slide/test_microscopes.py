@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from limited import PROBE, limited
 from microscopes import COLOUR, DYES, GREYS, PICTURE, wsidicom_pyramid
 
-from cellseg.cli.info import info
+from cellseg.cli.view import info
 from cellseg.errors import CellsegError, InputError, RegionError, SettingsError
 from cellseg.geometry import Box
 from cellseg.slide import Slide, open_slide

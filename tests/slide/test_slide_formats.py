@@ -13,7 +13,7 @@ import tifffile
 import zarr
 from click.testing import CliRunner
 
-from cellseg.cli.info import info
+from cellseg.cli.view import info
 from cellseg.errors import InputError, RegionError, SettingsError
 from cellseg.geometry import Box
 from cellseg.slide import Slide, limits, open_slide

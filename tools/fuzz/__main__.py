@@ -54,12 +54,11 @@ def ready() -> None:
     from matplotlib import font_manager  # noqa: F401
     from synthetic.threshold import ThresholdDetector
 
-    import cellseg.cli.annotations
-    import cellseg.cli.classify
     import cellseg.cli.count
     import cellseg.cli.evaluate
-    import cellseg.cli.info
     import cellseg.cli.results
+    import cellseg.cli.train
+    import cellseg.cli.view
     import cellseg.derive.corrections
     import cellseg.judge.evaluate as evaluation
     import cellseg.network.detect as network

@@ -36,10 +36,10 @@ _QUESTIONS = (
 @click.argument("seed", type=int)
 def besiege(result: Path, seed: int) -> None:
     """Serve a result to clients of all kinds; a guest comes in between and at the end."""
-    from cellseg.serve import Server, Viewer, read_results
+    from cellseg.serve import Server, Viewer
 
     dice = Random(seed)
-    server = Server(Viewer(read_results([result]), None, click.echo))
+    server = Server(Viewer([result], None, click.echo))
     running = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     running.start()
     held: list[socket.socket] = []
