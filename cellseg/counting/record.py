@@ -6,19 +6,21 @@ import platform
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+from numpy.typing import NDArray
 
 import cellseg
 from cellseg.annotations.region import tissue_outline
 from cellseg.counting.choice import model_for
 from cellseg.counting.plan import Plan
-from cellseg.counting.quality import JudgedSlide, judge_slide, packed_units
 from cellseg.counting.request import CountRequest
 from cellseg.counting.stages import SlideCount, Step
-from cellseg.counting.tiles import overview_step
+from cellseg.counting.tiles import overview_step, packed_units
 from cellseg.errors import Notice
 from cellseg.network.detector import DetectorInfo
 from cellseg.protocol import SHIPPED_MODELS
@@ -26,8 +28,18 @@ from cellseg.result import Change, Result, ResultFolder
 from cellseg.result.folder import Findings
 from cellseg.result.publish import REGIONS
 from cellseg.slide.formats import image_name
-from cellseg.stain.quality import OUT_OF_FOCUS, UNIT_PX
-from cellseg.table.doubts import Expected
+from cellseg.stain.quality import (
+    BUBBLE,
+    FIELDS,
+    FOLDED,
+    LEAST_CONTRAST,
+    OUT_OF_FOCUS,
+    PEN,
+    UNIT_PX,
+    UNKNOWN,
+    judged,
+)
+from cellseg.table.doubts import Expected, SlideQuality
 from cellseg.text import visible
 
 RECORDED = (
@@ -35,6 +47,9 @@ RECORDED = (
     "imagecodecs", "openvino", "pandas",
 )  # fmt: skip
 """Packages whose versions are recorded."""
+
+_SAMPLES = 4
+"""Places along a side of a unit of quality that are asked for tissue."""
 
 
 class Recording:
@@ -71,11 +86,10 @@ class Recording:
         The run began at ``started``, by ``time.monotonic()``, without the time that loading took.
         """
         count, info, writing = self.count, self.count.detector.info, time.monotonic()
-        judged = judge_slide(count.plan, count.tissue, count.units)
+        codes, quality = judge_slide(count)
         left_out = 0
         if count.plan.skip_bad:
-            count.tissue = judged.sound
-            left_out = self.folder.journal.leave_out(judged.codes >= OUT_OF_FOCUS, UNIT_PX)
+            left_out = self.folder.journal.leave_out(codes >= OUT_OF_FOCUS, UNIT_PX)
 
         def completed(change: Change) -> None:
             complete(change)
@@ -89,23 +103,23 @@ class Recording:
             class_names=info.classes,
             object_name=info.object,
             image_name=visible(image_name(count.slide.path)),
-            facts=self._facts(judged, left_out),
-            record={**provenance(count, self.request), "quality": judged.shares.as_dict()},
-            quality=judged.codes,
+            facts=self._facts(quality, left_out),
+            record={**provenance(count, self.request), "quality": quality.as_dict()},
+            quality=codes,
             tissue=_outline(count) if count.plan.prefilter else None,
             regions=self.request.regions,
             is_complete=not count.tally.failures,
         )
         return self.folder.finish(findings, completed)
 
-    def _facts(self, judged: JudgedSlide, left_out: int) -> dict[str, object]:
+    def _facts(self, quality: SlideQuality, left_out: int) -> dict[str, object]:
         """What of the count no later change alters."""
         count, tally = self.count, self.count.tally
         calibration = count.plan.protocol.calibration
         tissue_mm2, in_regions = count.tissue_mm2()
-        warnings, doubts = count.warnings(), [*count.doubts(), *judged.shares.doubts()]
-        if judged.shares.left_out:
-            warnings.append(judged.shares.said_of_left_out())
+        warnings, doubts = count.warnings(), [*count.doubts(), *quality.doubts()]
+        if quality.left_out:
+            warnings.append(quality.said_of_left_out())
         return {
             "tissue_mm2": tissue_mm2,
             "tissue_mm2_in_regions": in_regions,
@@ -124,6 +138,54 @@ class Recording:
                 **{f"merge_{name}": value for name, value in vars(count.merger.stats).items()},
             },
         }
+
+
+def judge_slide(count: SlideCount) -> tuple[NDArray[np.uint8], SlideQuality]:
+    """What is wrong where on a slide, by the units of its tiles' cores, once all of them came.
+
+    Codes, (R, C), are as of :func:`cellseg.stain.quality.judged`; unknown without tissue. Where
+    what is wrong is to be left out, the count's tissue is from then on that without it.
+    """
+    plan, mask = count.plan, count.tissue
+    rows, columns = (-(-side // UNIT_PX) for side in (plan.grid.height, plan.grid.width))
+    light, units = plan.protocol.light, np.zeros((rows, columns, FIELDS), np.float16)
+    for tile, part in count.units.items():
+        y, x = tile.core.y0 // UNIT_PX, tile.core.x0 // UNIT_PX
+        units[y : y + len(part), x : x + part.shape[1]] = part
+    side = UNIT_PX / _SAMPLES
+    fine = np.ix_(*(
+        np.minimum((np.arange(n * _SAMPLES) + 0.5) * side // mask.step, most - 1).astype(int)
+        for n, most in zip((rows, columns), mask.tissue.shape, strict=True)
+    ))  # fmt: skip
+    places = mask.tissue[fine].reshape(rows, _SAMPLES, columns, _SAMPLES)
+    tissue: NDArray[np.bool_] = np.asarray(places.any(axis=(1, 3)) & units.any(axis=2))
+    if not plan.prefilter:
+        tissue &= units[..., 1] >= LEAST_CONTRAST
+    codes = judged(units, tissue, plan.pixel_um, light)
+    codes[~tissue] = UNKNOWN
+    at = np.ix_(*(
+        np.minimum((np.arange(n) + 0.5) * mask.step // UNIT_PX, most - 1).astype(int)
+        for n, most in zip(mask.tissue.shape, (rows, columns), strict=True)
+    ))  # fmt: skip
+    all_of_it = mask.tissue if plan.prefilter else tissue[at]
+    whole = replace(mask, tissue=all_of_it).area_px() or 1.0
+
+    def share(code: int) -> float:
+        part = replace(mask, tissue=all_of_it & (codes[at] == code)).area_px() / whole
+        return round(min(part, 1.0), 6)
+
+    is_stained = light == "transmitted"
+    shares = SlideQuality(
+        out_of_focus=share(OUT_OF_FOCUS),
+        folded=share(FOLDED) if is_stained else None,
+        pen=share(PEN) if is_stained else None,
+        bubbles=share(BUBBLE) if is_stained else None,
+        unknown_focus=share(UNKNOWN),
+        left_out=plan.skip_bad,
+    )
+    if plan.skip_bad:
+        count.tissue = replace(mask, tissue=mask.tissue & (codes[at] < OUT_OF_FOCUS))
+    return codes, shares
 
 
 def _outline(count: SlideCount) -> dict[str, object] | None:

@@ -20,7 +20,6 @@ from cellseg.annotations.cores import find_cores
 from cellseg.counting.measured import CellMeasurer, MeasuredCells
 from cellseg.counting.merge import SeamMerger, Settled
 from cellseg.counting.plan import SAMPLE_PX, Plan, fit_dyes, fit_normaliser
-from cellseg.counting.quality import unpacked_units
 from cellseg.counting.request import CountRequest
 from cellseg.counting.tally import Tally
 from cellseg.counting.tiles import (
@@ -29,6 +28,7 @@ from cellseg.counting.tiles import (
     TileSource,
     find_tissue,
     overview_step,
+    unpacked_units,
 )
 from cellseg.errors import Notice, RegionError, SettingsError
 from cellseg.geometry import Frame, Tile

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import zlib
+from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -31,7 +33,7 @@ from cellseg.network.tissue import (
 )
 from cellseg.slide import ChunkCache, Slide
 from cellseg.stain.normalise import Normaliser
-from cellseg.stain.quality import measured_units
+from cellseg.stain.quality import FIELDS, UNIT_PX, measured_units
 
 log = logging.getLogger(__name__)
 
@@ -223,6 +225,17 @@ def tile_units(plan: Plan, tile: Tile, seen: NDArray[np.float32]) -> NDArray[np.
         core.y0 - padded.y0, core.x0 - padded.x0, padded.y1 - core.y1, padded.x1 - core.x1,
     )  # fmt: skip
     return measured_units(seen, margins, plan.pixel_um, plan.protocol.light)
+
+
+def packed_units(units: NDArray[np.float16]) -> str:
+    """Units of a tile as text, for the journal."""
+    return b64encode(zlib.compress(units.tobytes(), 1)).decode()
+
+
+def unpacked_units(text: str, core: Box) -> NDArray[np.float16]:
+    """Units of a tile out of :func:`packed_units`."""
+    values = np.frombuffer(zlib.decompress(b64decode(text)), np.float16)
+    return values.reshape(-(-core.height // UNIT_PX), -(-core.width // UNIT_PX), FIELDS)
 
 
 _Read = tuple[TileFound, NDArray[np.float32] | None]
