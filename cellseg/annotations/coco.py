@@ -116,10 +116,6 @@ class _ImageEntry(_Entry):
     mpp: float | None = Field(None, gt=0.01, lt=100)
     modality: str | None = None
 
-    @property
-    def extent(self) -> tuple[int, int]:
-        return self.height, self.width
-
 
 @dataclass
 class _Reader:
@@ -211,7 +207,7 @@ class _Reader:
         self, entry: _ImageEntry, rows: list[_Row], keys: list[object]
     ) -> AnnotatedImage | None:
         """An image with its objects; ``keys`` are the categories' ids, a class each."""
-        name, extent = entry.name, entry.extent
+        name, extent = entry.name, (entry.height, entry.width)
         path, pixels = self._find(name), None
         try:
             pixels = None if path is None else read_pixels(path, extent)

@@ -13,7 +13,6 @@ import shapely
 from cellseg.annotations.masks import Outline, contours
 from cellseg.protocol import Stain
 from cellseg.result import Result, class_codes
-from cellseg.result.cells import blocks
 from cellseg.table import REGION, Column, columns
 from cellseg.table.around import around_columns
 from cellseg.table.neighbours import Neighbours
@@ -56,7 +55,7 @@ def with_texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFram
 
 def outlined(result: Result) -> Iterator[tuple[pd.DataFrame, list[OutlinedCell]]]:
     """Rows of the table, those of one part of the slide together, and their cells."""
-    for table, masks in blocks(result, result.table):
+    for table, masks in result.table.blocks(result.labels()[0], result.frame):
         drawn = outlines(masks, downsample=result.frame.downsample)
         regions = table[REGION].tolist() if REGION in table else [""] * len(table)
         codes = class_codes(table["class"], result.class_names).tolist()

@@ -17,7 +17,6 @@ from cellseg.annotations.masks import Outline, annotation
 from cellseg.errors import SettingsError
 from cellseg.geometry import Box, Frame, box_of
 from cellseg.result import Result, class_codes
-from cellseg.result.cells import blocks
 from cellseg.result.files import readable
 
 LARGEST_PX = 2**32 - 1  # COCO's run lengths go no further.
@@ -65,7 +64,7 @@ def _image(result: Result) -> dict[str, object]:
 
 def _annotations(result: Result) -> Iterator[dict[str, object]]:
     extent = (result.frame.height, result.frame.width)
-    for table, masks in blocks(result, result.table):
+    for table, masks in result.table.blocks(result.labels()[0], result.frame):
         codes = class_codes(table["class"], result.class_names).tolist()
         for label, code, mask in zip(table["label"].tolist(), codes, masks, strict=True):
             about = {"id": label, "image_id": 1, "category_id": code + 1}

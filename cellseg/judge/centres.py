@@ -17,8 +17,7 @@ from scipy.spatial.distance import cdist
 from cellseg.counting.stages import SlideCount
 from cellseg.errors import InputError, input_errors
 from cellseg.judge.evaluate import EvaluateRequest, ImageDone, planned
-from cellseg.judge.figures import count_error
-from cellseg.judge.judged import plain
+from cellseg.judge.figures import count_error, plain
 from cellseg.network.detector import Detector
 from cellseg.text import visible
 

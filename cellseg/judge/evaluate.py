@@ -28,15 +28,8 @@ from cellseg.counting.stages import SlideCount
 from cellseg.errors import Notice, SettingsError
 from cellseg.geometry import Box, Frame
 from cellseg.instances import Instances
-from cellseg.judge.judged import (
-    Judged,
-    Scores,
-    ap_by_density,
-    ap_by_diameter,
-    curve,
-    plain,
-    scores_of,
-)
+from cellseg.judge.figures import plain
+from cellseg.judge.judged import Judged, Scores, ap_by_density, ap_by_diameter, curve, scores_of
 from cellseg.network.detect import load_detector
 from cellseg.network.detector import Detector, DetectorInfo
 from cellseg.protocol import SHIPPED_MODELS, Calibration, CountProtocol, load_protocol

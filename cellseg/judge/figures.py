@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -173,3 +174,16 @@ def size_error(found: NDArray[np.int64], truth: NDArray[np.int64]) -> MatchedSiz
 def _centre(ratio: NDArray[np.float64]) -> tuple[float, float]:
     low, middle, high = np.percentile(ratio, [15.87, 50, 84.13])
     return float(middle) - 1, float(high - low) / 2
+
+
+def plain(value: object) -> object:
+    """For JSON: floats to 5 digits, null in place of nan, IoUs as text."""
+    if isinstance(value, dict):
+        return {
+            f"{key:.2f}" if isinstance(key, float) else key: plain(v) for key, v in value.items()
+        }
+    if isinstance(value, tuple | list):
+        return [plain(v) for v in value]
+    if isinstance(value, float):
+        return round(value, 5) if math.isfinite(value) else None
+    return value

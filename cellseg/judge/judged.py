@@ -31,21 +31,15 @@ DIAMETERS_PX = (12.0, 24.0, 48.0)
 """Borders between the bins of objects by their size."""
 
 Fate = Literal["found", "missed", "invented", "merged", "split"]
-MEANINGS: dict[Fate, str] = {
-    "found": "found",
-    "missed": "missed",
-    "invented": "invented",
-    "merged": "several in one",
-    "split": "one in several",
+FATES: dict[Fate, tuple[str, str]] = {
+    "found": ("found", "#009E73"),
+    "missed": ("missed", "#56B4E9"),
+    "invented": ("invented", "#D55E00"),
+    "merged": ("several in one", "#CC79A7"),
+    "split": ("one in several", "#F0E442"),
 }
-COLOURS: dict[Fate, str] = {
-    "found": "#009E73",
-    "missed": "#56B4E9",
-    "invented": "#D55E00",
-    "merged": "#CC79A7",
-    "split": "#F0E442",
-}
-"""Okabe and Ito's, which colour-blind readers tell apart: fates are no classes of cells."""
+"""Their words, and Okabe and Ito's colours, which colour-blind readers tell apart: fates are no
+classes of cells."""
 
 INSIDE = 0.5
 """Share of an object that lies in another one for it to count as part of that."""
@@ -247,19 +241,6 @@ def _mean(values: list[float]) -> float:
     return float(np.mean(known)) if known else math.nan
 
 
-def plain(value: object) -> object:
-    """For JSON: floats to 5 digits, null in place of nan, IoUs as text."""
-    if isinstance(value, dict):
-        return {
-            f"{key:.2f}" if isinstance(key, float) else key: plain(v) for key, v in value.items()
-        }
-    if isinstance(value, tuple | list):
-        return [plain(v) for v in value]
-    if isinstance(value, float):
-        return round(value, 5) if math.isfinite(value) else None
-    return value
-
-
 def fates(image: Judged) -> tuple[list[Fate | None], list[Fate | None]]:
     """Fates of the found and of the annotated objects of an image.
 
@@ -293,7 +274,7 @@ def fates(image: Judged) -> tuple[list[Fate | None], list[Fate | None]]:
 def tally(image: Judged) -> dict[Fate, int]:
     """How many found objects have each fate; for ``missed``, how many annotated ones."""
     found, truth = fates(image)
-    return {fate: (truth if fate == "missed" else found).count(fate) for fate in MEANINGS}
+    return {fate: (truth if fate == "missed" else found).count(fate) for fate in FATES}
 
 
 def _repeated(index: NDArray[np.int64], counted: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -19,8 +19,7 @@ from cellseg.draw.page import render_page
 from cellseg.errors import output_errors
 from cellseg.judge.evaluate import Evaluation
 from cellseg.judge.judged import (
-    COLOURS,
-    MEANINGS,
+    FATES,
     AtThreshold,
     Judged,
     ap_by_density,
@@ -50,7 +49,7 @@ def write_report(evaluation: Evaluation, folder: str | Path) -> Path:
     """
     home, images = Path(folder), evaluation.images
     page = home / "report.html"
-    worst = worst_images(images)
+    worst = ranked(images)[:WORST]
     with output_errors(home):
         home.mkdir(parents=True, exist_ok=True)
         text = json.dumps(evaluation.as_dict(), indent=1)
@@ -75,7 +74,7 @@ def write_report(evaluation: Evaluation, folder: str | Path) -> Path:
 def sample(images: Sequence[Judged]) -> list[Judged]:
     """As many images of each set and modality, from the worst to the best."""
     groups: dict[str, list[Judged]] = {}
-    for image in _ranked(images):
+    for image in ranked(images):
         groups.setdefault(image.group, []).append(image)
     each = max(1, SAMPLE // len(groups))
     return [
@@ -85,13 +84,8 @@ def sample(images: Sequence[Judged]) -> list[Judged]:
     ]
 
 
-def worst_images(images: Sequence[Judged]) -> list[Judged]:
-    """The images with most objects that are wrong, relative to all, worst first."""
-    return _ranked(images)[:WORST]
-
-
-def _ranked(images: Sequence[Judged]) -> list[Judged]:
-    """From the least accurate on; those without any object come last."""
+def ranked(images: Sequence[Judged]) -> list[Judged]:
+    """Images by the share of objects that are wrong, worst first; those without any come last."""
     return sorted(images, key=lambda image: np.nan_to_num(image.segmentation.accuracy[0], nan=1.0))
 
 
@@ -106,8 +100,7 @@ def _page(evaluation: Evaluation, worst: list[Judged]) -> str:
         protocols=sorted({image.protocol.name for image in evaluation.images}),
         counting={name: told_counts(one) for name, one in tables.items()},
         outlines={name: told_outlines(one) for name, one in tables.items()},
-        meanings=MEANINGS,
-        colours=COLOURS,
+        kinds=FATES,
         worst=[
             (f"worst-{place:02}.png", image, tally(image))
             for place, image in enumerate(worst, start=1)
@@ -189,7 +182,7 @@ def sheet(path: Path, images: Sequence[tuple[NDArray[np.generic], Judged]]) -> N
         if len(image.truth):
             counts += f", F1 {image.segmentation.f1[0]:.2f}"
         axes.set_title(f"{image.group}\n{Path(image.name).stem[:28]}\n{counts}", fontsize=7)
-    patches = [Patch(color=COLOURS[fate], label=said) for fate, said in MEANINGS.items()]
+    patches = [Patch(color=colour, label=said) for said, colour in FATES.values()]
     figure.legend(handles=patches, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     figure.savefig(path, dpi=100)
 
@@ -204,7 +197,7 @@ def _draw(axes: Axes, pixels: NDArray[np.generic], image: Judged, *, line_width:
     drawn = [(image.found, index, fate) for index, fate in enumerate(found) if fate]
     drawn += [(image.truth, index, fate) for index, fate in enumerate(truth) if fate == "missed"]
     lines = [
-        (line - 0.5, COLOURS[fate])
+        (line - 0.5, FATES[fate][1])
         for one, index, fate in drawn
         for line in contours(one.box(index), one.masks[index])
     ]

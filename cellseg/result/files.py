@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from cellseg.errors import InputError, sync, writing
+from cellseg.errors import InputError, writing
 
 MOST_BYTES, MOST_TABLE_BYTES = 2**29, 2**40
 """Size of one of a result's files, and of its tables, beyond which it is not read."""
@@ -59,14 +59,6 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def sync_tree(folder: Path) -> None:
-    """Wait until everything below a folder is on the disk."""
-    for root, _, names in os.walk(folder):
-        for name in names:
-            sync(Path(root, name))
-        sync(Path(root))
 
 
 def sha256_of(path: Path) -> str:

@@ -21,15 +21,7 @@ from pydantic import AliasPath, BaseModel, Field, field_validator
 
 from cellseg.errors import InputError, sync
 from cellseg.geometry import Frame
-from cellseg.result.files import (
-    is_bare_name,
-    own_file,
-    read_json,
-    remove,
-    sha256_of,
-    sync_tree,
-    write_json,
-)
+from cellseg.result.files import is_bare_name, own_file, read_json, remove, sha256_of, write_json
 from cellseg.result.labels import label_token
 from cellseg.table.summary import Summary
 
@@ -91,7 +83,9 @@ def mark_ready(folder: Path, token: str, *, gone: Iterable[str] = ()) -> None:
     """
     staging = folder / STAGING
     parts = sorted(path.name for path in staging.iterdir())
-    sync_tree(staging)
+    for root, _, names in os.walk(staging):
+        for path in (*(Path(root, name) for name in names), Path(root)):
+            sync(path)
     write_json(staging / _READY, {"token": token, "gone": sorted(gone), "parts": parts})
 
 

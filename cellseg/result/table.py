@@ -23,7 +23,10 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
+from cellseg.annotations.masks import Outline
 from cellseg.errors import InputError, input_errors
+from cellseg.geometry import Box, Frame, LazyArray
+from cellseg.result.labels import CHUNK_PX
 from cellseg.table import Column
 from cellseg.text import as_cell
 
@@ -35,6 +38,11 @@ GROUPS_KEPT = 8
 
 MOST_BYTES = 2**30
 """A row group that takes more than this when it is decoded is refused."""
+
+LARGEST_CELL_PX = 4096
+"""Longer cells are damage, not cells; lattice pixels."""
+
+_BOX = ["bbox_y0_px", "bbox_x0_px", "bbox_y1_px", "bbox_x1_px"]
 
 _QUOTED = {*',"\r\n'}
 """Characters for which texts stand in quotation marks."""
@@ -82,7 +90,7 @@ class Table:
     """
 
     def __init__(self, columns: Sequence[Column], paths: Sequence[Path]) -> None:
-        self.columns = list(columns)
+        self.columns, self._home = list(columns), paths[0].parent
         self._parts = [_Part(path) for path in paths]
         self._homes: dict[str, _Part] = {}
         for column in self.columns:
@@ -141,6 +149,57 @@ class Table:
         """All columns, :data:`GROUP_ROWS` rows at a time."""
         for group in range(len(self._parts[0].starts) - 1):
             yield self._frame(self._read(self.names, [group]))
+
+    def blocks(
+        self, level: LazyArray, frame: Frame
+    ) -> Iterator[tuple[pd.DataFrame, list[Outline]]]:
+        """All cells, those of one part of the slide together: rows, and a mask for each.
+
+        ``level`` is the label image's finest. A mask comes with its box, lattice px, and is not all
+        background. An InputError if the image does not decode, or lacks a cell that the table has.
+        """
+        boxes = self._boxes(frame)
+        places = boxes[:, 0] // CHUNK_PX * (level.shape[1] // CHUNK_PX + 1)
+        places += boxes[:, 1] // CHUNK_PX
+        order = np.argsort(places, kind="stable")
+        for some in np.split(order, np.flatnonzero(np.diff(places[order])) + 1):
+            if some.size:
+                rows = self.take(some)
+                yield rows, self._masks(level, boxes[some], rows["label"].tolist())
+
+    def _boxes(self, frame: Frame) -> NDArray[np.int32]:
+        """(y0, x0, y1, x1) of all cells, lattice pixels, at most a pixel too wide on each side."""
+        try:
+            edges = self.load(_BOX).to_numpy() / frame.downsample
+        except KeyError as error:
+            raise InputError(f"{self._home}: has no column {error}") from error
+        # A hair of tolerance, as where they were measured.
+        extent = (frame.lattice_height, frame.lattice_width)
+        low = np.maximum(np.floor(edges[:, :2] + 1e-6), 0)
+        high = np.ceil(edges[:, 2:] - 1e-6)
+        wrong = ((low >= extent) | (high <= low) | (high - low > LARGEST_CELL_PX)).any(axis=1)
+        if wrong.any():
+            row = wrong.argmax() + 1
+            raise InputError(
+                f"{self._home}: the box of the cell in row {row} is none on this slide"
+            )
+        return np.concatenate([low, np.minimum(high, extent)], axis=1).astype(np.int32)
+
+    def _masks(
+        self, level: LazyArray, corners: NDArray[np.int32], labels: list[int]
+    ) -> list[Outline]:
+        boxes = [Box(*box) for box in corners.tolist()]
+        around = Box.around(boxes)
+        seen = level[around.pixels]
+        found = []
+        for label, box in zip(labels, boxes, strict=True):
+            pixels = seen[box.inside(around)] == label
+            if not pixels.any():
+                raise InputError(
+                    f"{self._home}: its masks lack cell {label}, which the table lists"
+                )
+            found.append((box, pixels))
+        return found
 
     def write_csv(self, path: Path) -> None:
         """Write all of it as ``cells.csv``."""

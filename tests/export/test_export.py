@@ -531,7 +531,7 @@ def test_memory_does_not_grow_with_the_cells(tmp_path, monkeypatch):
 
     Now and then two chunks of 4 MB are decoded at once: the least peak of five counts.
     """
-    monkeypatch.setattr("cellseg.result.cells.BLOCK_PX", 200)
+    monkeypatch.setattr("cellseg.result.table.CHUNK_PX", 200)
     monkeypatch.setattr("cellseg.result.table.GROUP_ROWS", 100)
     peaks = {}
     for rows in (3, 18):

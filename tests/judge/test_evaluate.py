@@ -21,7 +21,7 @@ from cellseg.errors import InputError, Notice, SettingsError
 from cellseg.instances import Instances
 from cellseg.judge.evaluate import EvaluateRequest, Evaluation, ImageDone, evaluate
 from cellseg.judge.judged import Judged, fates, tally
-from cellseg.judge.report import sample, worst_images, write_report
+from cellseg.judge.report import ranked, sample, write_report
 from cellseg.network.detector import DetectorInfo
 from cellseg.protocol import load_protocol
 
@@ -147,7 +147,7 @@ def test_the_report_shows_tables_plots_and_the_worst_images_first(tmp_path, stan
     drawn = [PLACES, PLACES[:2], PLACES]
     path = write_set(tmp_path, truths, drawn)
     evaluation, _ = ended(EvaluateRequest(data=(path,), protocol="he", prefilter=False))
-    assert worst_images(evaluation.images)[0] is evaluation.images[1]
+    assert ranked(evaluation.images)[0] is evaluation.images[1]
     page = write_report(evaluation, tmp_path / "report")
     text = " ".join(page.read_text(encoding="utf-8").split())
     for name in re.findall(r'src="([^"]+)"', text):

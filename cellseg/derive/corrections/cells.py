@@ -24,7 +24,6 @@ from cellseg.errors import CellsegError, InputError, SettingsError
 from cellseg.geometry import Box, LazyArray, box_of
 from cellseg.instances import Instances
 from cellseg.result import Result
-from cellseg.result.cells import blocks
 from cellseg.result.labels import CHUNK_PX, level_shapes
 from cellseg.slide import Slide
 from cellseg.table import REGION, Scale, measure
@@ -119,7 +118,8 @@ class CorrectedCells:
 
         The rows are those of ``measured.parquet`` with ``by_hand``: a person gave the class.
         """
-        for rows, masks in blocks(self.result, self.result.measured):
+        level, frame = self.result.labels()[0], self.result.frame
+        for rows, masks in self.result.measured.blocks(level, frame):
             kept = np.flatnonzero(~rows["label"].isin([*self.touched]))
             table = rows.iloc[kept]
             cells = []

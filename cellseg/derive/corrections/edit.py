@@ -149,12 +149,6 @@ class Edit:
         """Of the cells that it touches, in order."""
         return tuple(change.label for change in self.changes)
 
-    @property
-    def undone(self) -> Edit:
-        """The edit that takes this one back."""
-        back = tuple(CellChange(c.label, c.after, c.before) for c in self.changes)
-        return Edit(self.kind, back, self.who, self.when)
-
     def __str__(self) -> str:
         """For a person: ``delete 12`` or ``split 7 into 7, 301``."""
         before = [str(change.label) for change in self.changes if change.before is not None]

@@ -151,7 +151,8 @@ class Corrections(CorrectedCells):
             return None
         *others, edit = self._edits
         self._undone.append(edit)
-        self._do(edit.undone, others)
+        back = tuple(CellChange(c.label, c.after, c.before) for c in edit.changes)
+        self._do(Edit(edit.kind, back, edit.who, edit.when), others)
         return edit
 
     def redo(self) -> Edit | None:
