@@ -42,7 +42,7 @@ MOST_FOLDS = 3
 SAVED_S = 12.0
 """Of the time, what is left for judging and writing."""
 
-MOST_APART = 0.02
+MOST_APART = 0.03
 """Share of the cells by which what OpenVINO finds in the windows may differ from what torch does,
 or one cell; otherwise torch counts with the taught model."""
 
