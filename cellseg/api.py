@@ -244,8 +244,15 @@ class Cells:
 def load_result(folder: str | Path) -> Cells:
     """A finished count again, as :func:`cellseg.count` returned it.
 
-    The folder is ``NAME.cellseg``, or ``NAME.corrected.cellseg``. An InputError if it is no
-    result, or its run is not finished.
+    Parameters
+    ----------
+    folder : str or Path
+        ``NAME.cellseg``, or ``NAME.corrected.cellseg``.
+
+    Raises
+    ------
+    InputError
+        If the folder is no result, or its run is not finished.
     """
     result = load_folder(folder)
     return Cells(result.summary, result.path, warnings=result.warnings)
