@@ -13,12 +13,31 @@ from cellseg.counting.merge._masks import Corners, Mask
 from cellseg.geometry import Tile, TileGrid
 from cellseg.instances import Instances
 
-IOU = 0.5  # Mask overlap from which two outlines are of one cell.
-MARGIN_PX = 8
-"""A tile contributes what touches its core widened by this; a whole has its middle within half
-of it."""
 
-PART_PX = 2  # Closer than this to an inner edge of the padded tile, an instance is a part.
+@dataclass(frozen=True)
+class MergeRules:
+    """The numbers of the seam rule.
+
+    Attributes
+    ----------
+    iou : float
+        Mask overlap from which two outlines are of one cell, in (0, 1].
+    margin_px : int
+        A tile contributes what touches its core widened by this; a whole has its middle within
+        half of it.
+    part_px : int
+        Closer than this to an inner edge of the padded tile, an instance is a part.
+    """
+
+    iou: float = 0.5
+    margin_px: int = 8
+    part_px: int = 2
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.iou <= 1.0:
+            raise ValueError(f"expected an IoU in (0, 1], got {self.iou}")
+        if self.margin_px < 0 or self.part_px < 0:
+            raise ValueError(f"expected margins of at least 0 px, got {self}")
 
 
 @dataclass
@@ -27,25 +46,54 @@ class MergeStats:
 
     When all is settled, ``received`` equals the cells handed out + ``duplicates`` +
     ``parts_dropped`` + ``half_lost`` + (``parts_joined`` − cells made of them).
+
+    Attributes
+    ----------
+    received : int
+        Instances that their tile contributed.
+    outside : int
+        Instances that it did not, because they lie too far from its core.
+    duplicates : int
+        Suppressed by an earlier cell.
+    parts_dropped : int
+        Cut remains of a cell that another tile saw better.
+    parts_joined : int
+        Parts that went into stitched cells.
+    joins : int
+        Cells that were made of parts, whatever became of them.
+    stitched : int
+        Stitched cells that were handed out.
+    half_lost : int
+        Cells of which earlier ones took more than half.
     """
 
-    received: int = 0  # Instances that their tile contributed.
-    outside: int = 0  # Instances that it did not, because they lie too far from its core.
-    duplicates: int = 0  # Suppressed by an earlier cell.
-    parts_dropped: int = 0  # Cut remains of a cell that another tile saw better.
-    parts_joined: int = 0  # Parts that went into stitched cells.
-    joins: int = 0  # Cells that were made of parts, whatever became of them.
-    stitched: int = 0  # Stitched cells that were handed out.
-    half_lost: int = 0  # Cells of which earlier ones took more than half.
+    received: int = 0
+    outside: int = 0
+    duplicates: int = 0
+    parts_dropped: int = 0
+    parts_joined: int = 0
+    joins: int = 0
+    stitched: int = 0
+    half_lost: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Settled:
-    """Cells that are final, in no particular order: their masks are disjoint, their boxes tight."""
+    """Cells that are final: their masks are disjoint, their boxes tight.
 
-    instances: Instances  # On the slide's lattice.
-    stitched: NDArray[np.bool_]  # (N,): made of parts that several tiles saw.
-    touches_border: NDArray[np.bool_]  # (N,): closer to the slide's own edge than PART_PX.
+    Attributes
+    ----------
+    instances : Instances
+        On the slide's lattice, in no particular order.
+    stitched : ndarray, bool, (N,)
+        Made of parts that several tiles saw.
+    touches_border : ndarray, bool, (N,)
+        Closer to the slide's own edge than ``part_px``.
+    """
+
+    instances: Instances
+    stitched: NDArray[np.bool_]
+    touches_border: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.instances)
@@ -69,23 +117,39 @@ class State(Enum):
 
 @dataclass(slots=True, eq=False)
 class Cell:
-    """One instance, and the instances that it shares pixels with."""
+    """One instance, and the instances that it shares pixels with.
 
-    box: Corners  # Tight, as the mask: as the detector drew it.
+    Attributes
+    ----------
+    box, mask, area
+        As the detector drew it, tight; ``area`` in pixels.
+    tile : Tile
+        Where it comes from; only parts ask.
+    part : bool
+        Whether it is a part that nothing has been decided about.
+    serial : int
+        Tells apart instances that are equal in all else: which of them wins shows nowhere.
+    waits : int
+        Tiles that see it and are not in yet.
+    edges : list
+        (other, shared pixels); symmetric while both are undecided.
+    result : tuple or None
+        Tight box and mask of what it owns in the end.
+    """
+
+    box: Corners
     mask: Mask
-    area: int  # Pixels.
+    area: int
     score: float
     label: int
-    tile: Tile  # Where it comes from; only parts ask.
-    part: bool  # A part that nothing has been decided about.
-    serial: int  # Tells apart instances that are equal in all else: who wins shows nowhere.
+    tile: Tile
+    part: bool
+    serial: int
     stitched: bool = False
-    waits: int = 0  # Tiles that see it and are not in yet.
+    waits: int = 0
     state: State = State.OPEN
     edges: list[tuple[Cell, int]] = field(default_factory=list)
-    """Other and shared pixels; symmetric while both are undecided."""
-
-    result: tuple[Corners, Mask] | None = None  # What it owns in the end, tight.
+    result: tuple[Corners, Mask] | None = None
 
     def before(self, other: Cell) -> bool:
         """Whether this one comes first in the total order."""
@@ -93,11 +157,17 @@ class Cell:
             return self.score > other.score
         if self.box != other.box:
             return self.box < other.box
-        mine = self.mask.tobytes(), self.label, self.stitched, self.serial
-        return mine < (other.mask.tobytes(), other.label, other.stitched, other.serial)
+        mine, theirs = self.mask.tobytes(), other.mask.tobytes()
+        if mine != theirs:
+            return mine < theirs
+        return (self.label, self.stitched, self.serial) < (
+            other.label,
+            other.stitched,
+            other.serial,
+        )
 
 
-def handed_out(cells: Iterable[Cell], grid: TileGrid) -> Settled:
+def handed_out(cells: Iterable[Cell], grid: TileGrid, part_px: int) -> Settled:
     """The owned cells as a struct of arrays."""
     given = list(cells)
     results = [cell.result for cell in given if cell.result is not None]
@@ -108,6 +178,6 @@ def handed_out(cells: Iterable[Cell], grid: TileGrid) -> Settled:
         [mask for _, mask in results],
     )
     y0, x0, y1, x1 = instances.boxes.T
-    border = (y0 < PART_PX) | (x0 < PART_PX)
-    border |= (y1 > grid.height - PART_PX) | (x1 > grid.width - PART_PX)
+    near = max(part_px, 1)
+    border = (y0 < near) | (x0 < near) | (y1 > grid.height - near) | (x1 > grid.width - near)
     return Settled(instances, np.array([cell.stitched for cell in given], dtype=np.bool_), border)

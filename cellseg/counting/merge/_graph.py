@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 
 import numpy as np
 
-from cellseg.counting.merge._cell import IOU, Cell, MergeStats, State
+from cellseg.counting.merge._cell import Cell, MergeRules, MergeStats, State
 from cellseg.counting.merge._masks import (
     Corners,
     Mask,
@@ -18,6 +18,8 @@ from cellseg.counting.merge._masks import (
 )
 from cellseg.geometry import TileGrid
 
+_DECIDABLE = (State.OPEN, State.KEPT)
+
 
 class OverlapGraph:
     """Undecided instances, joined by an edge where they share pixels.
@@ -26,8 +28,12 @@ class OverlapGraph:
     Nothing is decided on less, so what comes out does not depend on when it is asked.
     """
 
-    def __init__(self, grid: TileGrid, absent: Collection[tuple[int, int]]) -> None:
-        self._grid, self._absent = grid, absent
+    def __init__(
+        self, grid: TileGrid, rules: MergeRules, absent: Collection[tuple[int, int]]
+    ) -> None:
+        self._grid = grid
+        self._rules = rules
+        self._absent = absent
         self._todo: list[Cell] = []
         self._settled: list[Cell] = []
         self.open: set[Cell] = set()
@@ -35,22 +41,27 @@ class OverlapGraph:
 
     def link(self, first: Cell, second: Cell) -> None:
         """Take note of two instances whose boxes meet."""
-        part, whole = (first, second) if first.part else (second, first)
         gone = first.state is State.GONE or second.state is State.GONE
-        # A whole may absorb a part that is not decided about, be it suppressed already.
-        may_absorb = part.part and not whole.part
-        if gone and not (may_absorb and part.state is State.OPEN):
+        if gone and not self._may_absorb(first, second):
             return
         shared = shared_px(first.box, first.mask, second.box, second.mask)
         if not shared:
             return
-        if may_absorb and 2 * shared > part.area:
-            self.stats.parts_dropped += 1
-            self._end(part, State.GONE)
-            return
+        if first.part != second.part:
+            part = first if first.part else second
+            if 2 * shared > part.area:
+                self.stats.parts_dropped += 1
+                self._end(part, State.GONE)
+                return
         if not gone:
             first.edges.append((second, shared))
             second.edges.append((first, shared))
+
+    @staticmethod
+    def _may_absorb(first: Cell, second: Cell) -> bool:
+        """Whether an undecided part meets a whole, be it suppressed already."""
+        part, whole = (first, second) if first.part else (second, first)
+        return part.part and not whole.part and part.state is State.OPEN
 
     def settle(self, touched: Iterable[Cell]) -> list[Cell]:
         """Decide what can be decided now, beginning with ``touched``; the cells that are final."""
@@ -78,8 +89,7 @@ class OverlapGraph:
         cell.edges = []
 
     def _wake(self, cell: Cell) -> None:
-        undecided = (State.OPEN, State.KEPT)
-        self._todo.extend(other for other, _ in cell.edges if other.state in undecided)
+        self._todo.extend(other for other, _ in cell.edges if other.state in _DECIDABLE)
 
     def _join(self, part: Cell) -> None:
         """Turn a part and all that agree with it into one cell, if they are all known."""
@@ -110,7 +120,7 @@ class OverlapGraph:
         common = one.tile.padded.intersection(other.tile.padded)
         seen: Corners = (common.y0, common.x0, common.y1, common.x1)
         areas = [np.count_nonzero(window(cell.box, cell.mask, seen)) for cell in (one, other)]
-        return bool(shared >= IOU * (sum(areas) - shared))
+        return bool(shared >= self._rules.iou * (sum(areas) - shared))
 
     def _stitch(self, members: list[Cell]) -> None:
         """Put one cell in the place of parts that agree."""
@@ -161,7 +171,7 @@ class OverlapGraph:
             if other.part:
                 known = False
                 continue
-            same = shared >= IOU * (cell.area + other.area - shared)
+            same = shared >= self._rules.iou * (cell.area + other.area - shared)
             if same and other.before(cell):
                 if other.state is not State.OPEN:
                     self.stats.duplicates += 1
@@ -184,9 +194,7 @@ class OverlapGraph:
                 earlier.append(other.result)
         result: tuple[Corners, Mask] | None = (cell.box, cell.mask)
         if earlier:
-            mask = cell.mask.copy()
-            for box, taken in earlier:
-                window(cell.box, mask, box)[...] &= ~window(box, taken, cell.box)
+            mask = _remaining(cell, earlier)
             left = int(np.count_nonzero(mask))
             if 2 * left < cell.area:
                 self.stats.half_lost += 1
@@ -198,3 +206,11 @@ class OverlapGraph:
         self.stats.stitched += cell.stitched
         self._settled.append(cell)
         self._end(cell, State.OWNED)
+
+
+def _remaining(cell: Cell, earlier: Iterable[tuple[Corners, Mask]]) -> Mask:
+    """What of a cell's mask nobody has."""
+    mask = cell.mask.copy()
+    for box, taken in earlier:
+        window(cell.box, mask, box)[...] &= ~window(box, taken, cell.box)
+    return mask

@@ -9,51 +9,74 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.counting.merge._cell import (
-    MARGIN_PX,
-    PART_PX,
-    Cell,
-    MergeStats,
-    Settled,
-    State,
-    handed_out,
-)  # fmt: skip
+from cellseg.counting.merge._cell import Cell, MergeRules, MergeStats, Settled, State, handed_out
 from cellseg.counting.merge._graph import OverlapGraph
-from cellseg.counting.merge._masks import Corners, meeting_pairs, tightened, window
+from cellseg.counting.merge._masks import Corners, Mask, meeting_pairs, tightened, window
 from cellseg.geometry import Box, Tile, TileGrid
 from cellseg.instances import Instances
+
+_RULES = MergeRules()
 
 
 class SeamMerger:
     """Merges the instances of tiles that come in any order.
 
-    ``absent`` are (row, column) of tiles that never come, because they were skipped; ValueError
-    if the grid does not have one of them.
+    Parameters
+    ----------
+    absent : collection of (row, column)
+        Tiles that never come, because they were skipped.
+
+    Raises
+    ------
+    ValueError
+        If ``absent`` names a tile that the grid does not have.
     """
 
-    def __init__(self, grid: TileGrid, *, absent: Collection[tuple[int, int]] = ()) -> None:
+    def __init__(
+        self,
+        grid: TileGrid,
+        *,
+        rules: MergeRules = _RULES,
+        absent: Collection[tuple[int, int]] = (),
+    ) -> None:
         for row, column in absent:
             if not (0 <= row < grid.rows and 0 <= column < grid.columns):
                 raise ValueError(
                     f"no tile ({row}, {column}) in a grid of {grid.rows} × {grid.columns}"
                 )
-        self._grid, self._absent = grid, frozenset(absent)
+        self._grid = grid
+        self._rules = rules
+        self._absent = frozenset(absent)
         self._in: set[tuple[int, int]] = set(self._absent)
         self._waiting: defaultdict[tuple[int, int], list[Cell]] = defaultdict(list)
-        self._graph = OverlapGraph(grid, self._absent)
+        self._graph = OverlapGraph(grid, rules, self._absent)
         self._serial = 0
 
     @property
     def stats(self) -> MergeStats:
+        """What became of the instances so far."""
         return replace(self._graph.stats)
 
     def add(self, tile: Tile, instances: Instances) -> Settled:
-        """Take in one tile of the grid, each once; the cells that became final with it.
+        """Take in one tile.
 
-        ``instances`` were found in ``tile.padded``, on the slide's lattice; none if it failed.
+        Parameters
+        ----------
+        tile : Tile
+            A tile of the grid, each once.
+        instances : Instances
+            What was found in ``tile.padded``, on the slide's lattice; empty if the tile failed.
 
-        ValueError if the tile is not of this grid, is in already or was called absent, or if an
-        instance lies outside of the padded tile or has a score that is no number.
+        Returns
+        -------
+        Settled
+            The cells that became final.
+
+        Raises
+        ------
+        ValueError
+            If the tile is not of this grid, is in already or was called absent, or if an
+            instance lies outside of the padded tile or has a score that is no number.
         """
         place = (tile.row, tile.column)
         self._check(tile, instances)
@@ -73,14 +96,20 @@ class SeamMerger:
             boxes = np.array([cell.box for cell in cells], dtype=np.int64)
             for first, second in meeting_pairs(boxes, len(known)).tolist():
                 self._graph.link(cells[first], cells[second])
-        return handed_out(self._graph.settle(cells), self._grid)
+        return handed_out(self._graph.settle(cells), self._grid, self._rules.part_px)
 
     def finish(self) -> Settled:
-        """The rest; ValueError if tiles are missing."""
+        """The rest.
+
+        Raises
+        ------
+        ValueError
+            If tiles are missing.
+        """
         missing = len(self._grid) - len(self._in)
         if missing:
             raise ValueError(f"{missing} of {len(self._grid)} tiles are not in")
-        return handed_out(self._graph.settle(self._graph.open), self._grid)
+        return handed_out(self._graph.settle(self._graph.open), self._grid, self._rules.part_px)
 
     def _check(self, tile: Tile, instances: Instances) -> None:
         place = (tile.row, tile.column)
@@ -101,7 +130,7 @@ class SeamMerger:
 
     def _contributed(self, tile: Tile, instances: Instances) -> list[Cell]:
         """The instances that touch the widened core and are this tile's, with tight boxes."""
-        near = tile.core.widened(MARGIN_PX)
+        near = tile.core.widened(self._rules.margin_px)
         reach: Corners = (near.y0, near.x0, near.y1, near.x1)
         certain = _inside(instances.boxes, near).tolist()
         cells = []
@@ -111,20 +140,7 @@ class SeamMerger:
                 continue
             if self._is_anothers(tile, crop[0]):
                 continue
-            box, mask = crop
-            self._serial += 1
-            cells.append(
-                Cell(
-                    box=box,
-                    mask=mask,
-                    area=int(np.count_nonzero(mask)),
-                    score=float(instances.scores[index]),
-                    label=int(instances.classes[index]),
-                    tile=tile,
-                    part=self._is_part(box, tile.padded),
-                    serial=self._serial,
-                )
-            )
+            cells.append(self._cell(tile, crop, instances, index))
         self._graph.stats.received += len(cells)
         self._graph.stats.outside += len(instances) - len(cells)
         return cells
@@ -132,15 +148,31 @@ class SeamMerger:
     def _is_anothers(self, tile: Tile, box: Corners) -> bool:
         """Whether an instance that is whole here is so, too, in the tile that owns its middle."""
         y, x = (box[0] + box[2]) // 2, (box[1] + box[3]) // 2
-        core, near = tile.core, MARGIN_PX // 2
+        core, near = tile.core, self._rules.margin_px // 2
         is_own = core.y0 - near <= y < core.y1 + near and core.x0 - near <= x < core.x1 + near
         owner = self._grid.owner(y, x)
         if is_own or owner in self._absent or self._is_part(box, tile.padded):
             return False
         return not self._is_part(box, self._grid.at(*owner).padded)
 
+    def _cell(
+        self, tile: Tile, crop: tuple[Corners, Mask], instances: Instances, index: int
+    ) -> Cell:
+        box, mask = crop
+        self._serial += 1
+        return Cell(
+            box=box,
+            mask=mask,
+            area=int(np.count_nonzero(mask)),
+            score=float(instances.scores[index]),
+            label=int(instances.classes[index]),
+            tile=tile,
+            part=self._is_part(box, tile.padded),
+            serial=self._serial,
+        )
+
     def _is_part(self, box: Corners, padded: Box) -> bool:
-        near, grid = PART_PX, self._grid
+        near, grid = self._rules.part_px, self._grid
         return (
             (box[0] < padded.y0 + near and padded.y0 > 0)
             or (box[1] < padded.x0 + near and padded.x0 > 0)
