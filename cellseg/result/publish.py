@@ -250,6 +250,9 @@ class RunRecord(_TableRecord):
 
     found: _FoundRecord
     frame: Frame
+    protocol: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+    spatial: dict[str, Any] | None = None
     score: float | None = Field(None, validation_alias=AliasPath("protocol", "score"))
     channels: list[str] | None = Field(None, validation_alias=AliasPath("settings", "channels"))
     by_class: list[str] = Field([], validation_alias=AliasPath("spatial", "by_class"))

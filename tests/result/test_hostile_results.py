@@ -158,6 +158,13 @@ def test_a_record_that_cannot_be_is_damage(result, part, name, value):
         load_result(result)
 
 
+@pytest.mark.parametrize("part", ["protocol", "settings", "spatial"])
+def test_a_part_of_the_record_that_is_no_object_is_damage(result, part):
+    edit(result, **{part: "x"})
+    with pytest.raises(InputError, match=rf"run\.json: is damaged: {part}:"):
+        load_result(result)
+
+
 def test_a_picture_has_one_channel_or_three(result):
     settings = load_result(result).run["settings"]
     edit(result, settings=settings | {"channels": settings["channels"] * 13})
