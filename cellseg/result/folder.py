@@ -237,13 +237,16 @@ def _other_settings(key: object, before: Mapping[str, object]) -> list[str]:
     """What the protocol in a key has other than an earlier one: its name, or single values."""
     match key:
         case {"plan": {"protocol": dict(now)}}:
-            other = {name: value for name, value in now.items() if before.get(name) != value}
+            # What the earlier one lacks came with a later version: nobody set it.
+            other = {k: v for k, v in now.items() if k in before and before[k] != v}
             if "name" in other:
-                return [f"protocol was {before.get('name')}, now {other['name']}"]
-            kept = {
-                k: v for k, v in other.items() if k != "about" and not isinstance(v, dict | list)
-            }
-            return [f"{name} was {before.get(name)}, now {value}" for name, value in kept.items()]
+                return [f"protocol was {before['name']}, now {other['name']}"]
+            other.pop("about", None)
+            return [
+                f"{name} was {before[name]}, now {value}"
+                for name, value in other.items()
+                if not isinstance(value, dict | list)
+            ]
     return []
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from finished import counted, table_of
+from finished import counted, edit, table_of
 from microscopes import ome_zarr, spoil
 from PIL import Image
 from synthetic import PyramidLayout, write_disc_slide
@@ -245,11 +245,15 @@ def test_a_zarr_whose_chunks_are_written_anew_is_another_slide(slide, tmp_path):
 
 def test_a_refusal_says_which_settings_are_other_ones(slide, tmp_path):
     request = request_for(slide[0], output=tmp_path)
-    counted(request)
+    result = counted(request)[0].result
     with pytest.raises(OutputError, match=r"other settings \(score was 0\.\d+, now 0\.77\)"):
         counted(replace(request, protocol=PROTOCOL.changed(score=0.77)))
     with pytest.raises(OutputError, match=r"other settings \(protocol was he, now ihc\)"):
         counted(replace(request, protocol=load_protocol("ihc")))
+    older = {name: value for name, value in result.section("protocol").items() if name != "score"}
+    edit(result.path, protocol=older)
+    with pytest.raises(OutputError, match=r"other settings, or of another version of the slide"):
+        counted(replace(request, protocol=PROTOCOL.changed(score=0.77)))
 
 
 def test_another_slides_result_is_never_overwritten(slide, tmp_path):
