@@ -57,10 +57,10 @@ def read_coco(path: str | Path, *, images: str | Path | None = None) -> DataSet:
 
     InputError if the file cannot be read; with one line a fault if annotations are wrong.
 
-    Without a folder of ``images`` these are looked for beside the JSON, in ``images`` there, and,
-    where the JSON lies in a folder ``annotations`` (as CVAT exports it), in that folder's neighbour
-    ``images``; of a JSON in a result folder also beside that. A file name never leads out of these
-    folders.
+    Without a folder of ``images`` these are looked for beside the JSON, and in ``images`` there.
+    Where the JSON lies in a folder ``annotations`` (as CVAT exports it), also in that folder's
+    neighbour ``images``; of a JSON in a result folder also beside that. A file name never leads out
+    of these folders.
     """
     return _Reader(Path(path), None if images is None else Path(images)).read()
 

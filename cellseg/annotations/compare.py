@@ -36,17 +36,13 @@ LARGEST_BIAS = 0.02
 
 @dataclass(frozen=True, eq=False)
 class Overlaps:
-    """The pairs of found and annotated objects that share pixels.
+    """The pairs of found and annotated objects that share pixels."""
 
-    Of each pair, (P,), the indices of the two objects, and how many pixels both cover; the areas,
-    (N,) and (M,), are the pixels of every object.
-    """
-
-    found: NDArray[np.int64]
-    truth: NDArray[np.int64]
-    shared: NDArray[np.int64]
-    found_areas: NDArray[np.int64]
-    truth_areas: NDArray[np.int64]
+    found: NDArray[np.int64]  # (P,): index of each pair's found object.
+    truth: NDArray[np.int64]  # (P,): index of its annotated one.
+    shared: NDArray[np.int64]  # (P,): pixels that both cover.
+    found_areas: NDArray[np.int64]  # (N,): pixels of every found object.
+    truth_areas: NDArray[np.int64]  # (M,): pixels of every annotated one.
 
     @cached_property
     def iou(self) -> NDArray[np.float64]:

@@ -50,16 +50,17 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class CoreGrid:
-    """The cores of an array, whose grid is turned by ``degrees``, clockwise.
+    """The cores of an array.
 
-    Of each core by its name, row by row, the outline, (x, y) in mask pixels, 0 at the corner of the
-    first one; and whether it is torn. ``A1`` is the first place of the first row that holds a core.
+    Each has, by its name, an outline, and whether it is torn; they go row by row. Outlines are
+    (x, y) in mask pixels, 0 at the corner of the first one. ``A1`` is the first place of the first
+    row that holds a core.
     """
 
     cores: dict[str, tuple[shapely.Polygon, bool]]
     rows: int
     columns: int
-    degrees: float
+    degrees: float  # By which the grid is turned, clockwise.
 
     @property
     def missing(self) -> list[str]:
@@ -172,21 +173,15 @@ def _pitches(mask: NDArray[np.bool_]) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class _Grid:
-    """Places on a plane, and the tissue that belongs to each.
+    """P places on a plane that hold tissue, and its N pixels. All points are (y, x)."""
 
-    ``pitches``, (2, 2), are steps to the next row and the next column, (y, x), from place (0, 0) at
-    ``origin``. ``points``, (N, 2), are pixels of tissue; ``number``, (N,), is the place of each. Of
-    places with tissue there are row and column, counted from anywhere, (P, 2); its pixels, (P,);
-    and their centre, (P, 2).
-    """
-
-    pitches: Floats
-    origin: Floats
-    points: Floats
-    number: NDArray[np.int64]
-    places: NDArray[np.int64]
-    areas: Floats
-    centres: Floats
+    pitches: Floats  # (2, 2): steps to the next row and to the next column.
+    origin: Floats  # (2,): place (0, 0).
+    points: Floats  # (N, 2): pixels of tissue.
+    number: NDArray[np.int64]  # (N,): which of the places each belongs to.
+    places: NDArray[np.int64]  # (P, 2): row and column, counted from anywhere.
+    areas: Floats  # (P,): pixels of tissue.
+    centres: Floats  # (P, 2): the centre of these.
 
     @classmethod
     def of(

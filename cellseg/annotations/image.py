@@ -18,30 +18,24 @@ from cellseg.stain.normalise import Light, Normaliser
 class AnnotatedImage:
     """One image with its objects, each mask kept inside its own box.
 
-    ``pixels``, (H, W, C), are raw intensities as read, one or three channels; ``mpp`` is µm per
-    pixel. ``group`` is the set that the image came from and its modality; sampling is balanced
-    between groups. ``zoom`` are pixels of the network per pixel of the image, each way. ``scale``
-    is of the slide that the image is a window of; fitted to the image itself otherwise.
-
-    ``boxes``, (N, 4), are (y0, x0, y1, x1), half-open, pixels; masks are of their shapes;
-    ``classes``, (N,), are from 0. Where ``outlined``, (N,), is False only the box is known, and the
-    mask fills it; all are outlined where it is left out. Of the regions ``ignored`` nothing is
-    known: what is found there is neither right nor wrong.
+    ``group`` is the set that the image came from and its modality; sampling is balanced between
+    groups. Where ``outlined``, (N,), is False only the box is known, and the mask fills it; without
+    it all objects are outlined. What is found in ``ignored`` regions is neither right nor wrong.
     """
 
     name: str
-    pixels: NDArray[np.generic]
-    boxes: NDArray[np.int32]
-    masks: list[NDArray[np.bool_]]
-    classes: NDArray[np.int64]
+    pixels: NDArray[np.generic]  # (H, W, C): raw intensities as read, one or three channels.
+    boxes: NDArray[np.int32]  # (N, 4): (y0, x0, y1, x1), half-open, pixels.
+    masks: list[NDArray[np.bool_]]  # Each of its box's shape.
+    classes: NDArray[np.int64]  # (N,): from 0.
     light: Light
-    mpp: float | None
+    mpp: float | None  # µm per pixel.
     group: str
-    zoom: float = 1.0
-    path: Path | None = None
+    zoom: float = 1.0  # Pixels of the network per pixel of the image, each way.
+    path: Path | None = None  # Where the image was read from.
     outlined: NDArray[np.bool_] | None = None
     ignored: tuple[Outline, ...] = ()
-    scale: Normaliser | None = None
+    scale: Normaliser | None = None  # Of the slide that it is a window of; else fitted to itself.
 
     def changed(self, **fields: Any) -> AnnotatedImage:  # noqa: ANN401
         """A copy with other classes, pixel size or zoom; arrays are shared."""

@@ -1,4 +1,4 @@
-"""Masks inside their own box: from COCO's annotations and back, and from other programs' outlines.
+"""Masks inside their own box: from COCO and back, from QuPath's outlines, from ImageJ's ROIs.
 
 Files come from anywhere, so run lengths are decoded here, with every length checked, and
 nothing is ever unpacked to the size of the image.
@@ -232,17 +232,16 @@ def _unpacked(counts: NDArray[np.int64], extent: tuple[int, int]) -> Outline:
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """One outlined object.
+    """One outlined object; what lies in an odd number of its rings is inside.
 
-    ``rings``, (N, 2) each, are those of all parts, (x, y) in level-0 pixels, 0 at the corner of the
-    first pixel: what lies in an odd number of them is inside. ``kind`` is its class, empty where it
-    has none; ``said`` which one it is, for messages. ``is_found``: by a program, not by a person.
+    Rings are those of all parts, (N, 2) each, (x, y) in level-0 pixels, 0 at the corner of the
+    first pixel.
     """
 
     rings: tuple[NDArray[np.float64], ...]
-    kind: str
-    said: str
-    is_found: bool = False
+    kind: str  # Its class, empty where it has none.
+    said: str  # Which one it is, for messages.
+    is_found: bool = False  # By a program, in place of a person.
 
     def mask(self, extent: tuple[int, int]) -> Outline | None:
         """The pixels of which most lies inside, cut at the image's edge; None where there are none.
@@ -273,15 +272,14 @@ class Drawing:
     """All that one file holds.
 
     In ``regions``, of class ``Region*``, everything was outlined, and nowhere else; of what lies in
-    ``ignored``, of class ``Ignore*``, nothing is known. ``left_out`` counts what is no outline of
-    an object; ``faults`` are what is wrong with the file, one line each.
+    ``ignored``, of class ``Ignore*``, nothing is known.
     """
 
     objects: list[Drawn] = field(default_factory=list)
     regions: list[Drawn] = field(default_factory=list)
     ignored: list[Drawn] = field(default_factory=list)
-    left_out: Counter[str] = field(default_factory=Counter)
-    faults: list[str] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)  # What is no outline of an object.
+    faults: list[str] = field(default_factory=list)  # What is wrong with it, one line each.
 
     def add(
         self, rings: Iterable[ArrayLike], *, kind: str, name: str, said: str, is_found: bool = False

@@ -297,7 +297,7 @@ def tissue_outline(
     """``tissue.geojson``: the outlines of a mask, (h, w), holes included; None for an empty one.
 
     A GeoJSON MultiPolygon of (x, y) in level-0 pixels, 0 at the corner of the first pixel, as
-    QuPath has it. ``downsample`` are level-0 pixels along a side of a mask pixel; ``within`` are
+    QuPath has it. ``downsample`` are level-0 pixels along a side of a mask pixel. ``within`` are
     height and width of the slide, level-0 pixels: the mask's last pixels may stand out of it.
     """
     # Here and not above: with scipy behind it, it takes most of a second to load.

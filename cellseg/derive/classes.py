@@ -49,8 +49,8 @@ def classify(
 ) -> tuple[NDArray[np.int16], tuple[str, ...]]:
     """Give each cell a class by markers whose thresholds are numbers.
 
-    ``table`` holds each marker's ``measure``, (N,). Returned are the names of :func:`classes_of`,
-    and before them places in these, int16, (N,); -1 where a measurement is missing.
+    ``table`` holds each marker's ``measure``, (N,). Returned are codes, int16, (N,), and the names
+    of :func:`classes_of`. A code is a place in the names; -1 where a measurement is missing.
     """
     values = [np.asarray(table[marker.measure], np.float64) for marker in markers]
     # A value at the threshold is positive.
@@ -215,22 +215,17 @@ def common_thresholds(
 
 
 class Classification(BaseModel):
-    """How cells got their classes, as ``classification`` of ``run.json`` says it.
-
-    ``methods`` say how each marker's thresholds, which are numbers, came about. ``types`` are the
-    classes by the model, which those by measurement refine; the one that is not named in a cell's
-    class is ``plain``: what the model outlines. Classes of cells without a value, and classes that
-    a person gave, are ``unmeasured``. ``notes`` are what a person should know.
-    """
+    """How cells got their classes, as ``classification`` of ``run.json`` says it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
+    # Thresholds in numbers.
     markers: tuple[Marker, ...] = Field(min_length=1, max_length=MOST_MARKERS)
-    methods: tuple[str, ...]
-    types: tuple[str, ...]
-    plain: str
-    unmeasured: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    methods: tuple[str, ...]  # How each marker's thresholds came about.
+    types: tuple[str, ...]  # Classes by the model, which those by measurement refine.
+    plain: str  # The type that is not named in a cell's class: what the model outlines.
+    unmeasured: tuple[str, ...] = ()  # Classes of cells without a value, or given by a person.
+    notes: tuple[str, ...] = ()  # What a person should know.
 
     @classmethod
     def of(cls, run: Mapping[str, Any]) -> Classification | None:

@@ -54,10 +54,11 @@ def derive(
     intensities in cells around nuclei. The recipe is kept beside the result, thresholds in numbers.
     What a person should know is returned.
 
-    ``is_lenient``: cells keep the model's class where classes by measurement cannot be given, and
-    grow by distance where the channel that shows them cannot be read. Otherwise a SettingsError if
-    a distance does not fit, a measurement is not there, or no threshold can be proposed. An
-    InputError if the result is damaged.
+    With ``is_lenient`` cells keep the model's class where no class by measurement can be given.
+    They grow by distance where the channel that shows them cannot be read.
+
+    A SettingsError if a distance does not fit, a measurement is not there, or no threshold can be
+    proposed; an InputError if the result is damaged.
     """
     made = _Derivation(change, recipe.checked(change.result.frame))
     made.expand(slide, is_lenient=is_lenient)

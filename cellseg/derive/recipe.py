@@ -30,30 +30,22 @@ _MOST_LATTICE_PX = 512
 class Recipe(BaseModel):
     """What people decided about a result, as ``recipe.json`` holds it.
 
-    Nuclei grow into cells by ``expand``, µm (px of an image without pixel size); None: they do not.
-    They grow over the channel ``cells_from``, to the cell's edge, and by ``expand`` at most.
-
-    ``spatial``: neighbours, density and distance to the border are measured. Neighbours are counted
-    ``within`` µm (px); None: the usual distance.
-
-    ``markers`` have thresholds that give the classes, ``methods`` say how each came about; or the
-    clicked cells of ``taught`` give them. Without either the model's classes stay.
-
-    Of a ``hotspot``, the place where most cells of a kind lie together is looked for; of a counting
-    ``chamber`` cells per mL are told.
+    Distances are in µm, or in px of an image without pixel size. Thresholds or clicked cells give
+    the classes, never both; without either the model's classes stay.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    expand: float | None = None
-    cells_from: str | None = None
-    spatial: bool = False
-    within: int | None = None
+    expand: float | None = None  # Nuclei grow into cells by this; None: they do not.
+    cells_from: str | None = None  # Over this channel, to the cell's edge, by `expand` at most.
+    spatial: bool = False  # Neighbours, density and distance to the border are measured.
+    within: int | None = None  # Neighbours are counted within it; None: the usual distance.
+    # Thresholds that give the classes.
     markers: tuple[Marker, ...] = Field(default=(), max_length=MOST_MARKERS)
-    methods: tuple[str, ...] = ()
-    hotspot: HotSpot | None = None
-    chamber: Chamber | None = None
-    taught: TaughtClasses | None = None
+    methods: tuple[str, ...] = ()  # How the thresholds came about, a marker each.
+    hotspot: HotSpot | None = None  # Where most cells of a kind lie together is looked for.
+    chamber: Chamber | None = None  # The picture is of a counting chamber: cells per mL are told.
+    taught: TaughtClasses | None = None  # Clicked cells that give the classes.
 
     @classmethod
     def of(cls, result: Result) -> Self:

@@ -290,17 +290,15 @@ def _on_image(cells: Instances, frame: Frame, extent: tuple[int, int]) -> Instan
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A threshold for counting, by :func:`~cellseg.annotations.compare.best_threshold`.
+    """A threshold for counting, and how far a count with it may be off.
 
-    The biases are relative errors of the pooled count, on the same images, and with each image
-    counted at the threshold that the others ask for. ``interval`` is 95 % of true / counted of an
-    image that the threshold was not chosen on, weighted by its objects: a count times these two
-    factors is an interval for the true number.
+    ``interval`` is 95 % of true / counted of images that the threshold was not chosen on, weighted
+    by their objects. A count times these two factors is an interval for the true number.
     """
 
-    score: float
-    bias: float
-    held_out_bias: float
+    score: float  # By :func:`~cellseg.annotations.compare.best_threshold`.
+    bias: float  # Relative error of the pooled count, on the same images.
+    held_out_bias: float  # The same, each image counted at the threshold that the others ask for.
     interval: tuple[float, float]
 
 

@@ -19,16 +19,15 @@ RESAMPLES = 2000
 class Segmentation:
     """Tallies of one image, or of many added up.
 
-    ``hits``, (10,), are matches at each IoU of :data:`IOUS`, ``iou_sum`` is of those at 0.5;
-    ``shared`` and ``union`` are numerator and denominator of the aggregated Jaccard index.
+    ``hits``, (10,), are matches at each IoU of :data:`IOUS`.
     """
 
     found: int = 0
     truth: int = 0
     hits: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(IOUS), np.int64))
-    iou_sum: float = 0.0
-    shared: int = 0
-    union: int = 0
+    iou_sum: float = 0.0  # Of the matches at 0.5.
+    shared: int = 0  # Numerator of the aggregated Jaccard index.
+    union: int = 0  # Its denominator.
 
     @classmethod
     def of(cls, overlaps: Overlaps, *, keep: NDArray[np.bool_] | None = None) -> Segmentation:
@@ -99,22 +98,16 @@ def _aggregated(overlaps: Overlaps, keep: NDArray[np.bool_]) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class CountError:
-    """Error of counts over a set of images.
-
-    ``bias`` is (found - truth) / truth of the pooled counts, where errors of both signs cancel; its
-    interval is 95 % over bootstrap resamples of the images. ``mean_absolute`` is the mean over
-    images of |found - truth|, objects; the relative ones are mean and median over the images with
-    objects of |found - truth| / truth.
-    """
+    """Error of counts over a set of images."""
 
     images: int
     truth: int
     found: int
-    bias: float
-    bias_interval: tuple[float, float]
-    mean_absolute: float
-    mean_relative: float
-    median_relative: float
+    bias: float  # (found - truth) / truth of the pooled counts; errors of both signs cancel here.
+    bias_interval: tuple[float, float]  # 95 % over bootstrap resamples of the images.
+    mean_absolute: float  # Mean over images of |found - truth|, objects.
+    mean_relative: float  # Mean over the images with objects of |found - truth| / truth.
+    median_relative: float  # Their median.
 
 
 def count_error(truth: NDArray[np.int64], found: NDArray[np.int64]) -> CountError:
@@ -152,8 +145,8 @@ def bootstrapped(top: NDArray[np.int64], bottom: NDArray[np.int64]) -> tuple[flo
 class MatchedSizes:
     """Relative error of the area and the equivalent diameter of matched objects.
 
-    The median of found / truth - 1, and half the width between its 16th and 84th percentiles (one
-    standard deviation, were it normal).
+    The bias is the median of found / truth - 1; the spread is half the width between its 16th and
+    84th percentiles (one standard deviation, were it normal).
     """
 
     matched: int

@@ -91,15 +91,14 @@ class Judged(Compared):
 class Scores(MatchedSizes):
     """What a set of images says, pooled where no name says else; nan without a meaning.
 
-    ``objects`` are the annotated ones. ``f1`` and ``accuracy`` are by IoU; ``f1_interval`` is 95 %
-    of F1 at IoU 0.5 over bootstrap resamples of the images. AP is COCO's, the mean over classes.
+    AP is COCO's, the mean over classes.
     """
 
-    objects: int
+    objects: int  # Annotated.
     count: CountError
-    f1: dict[float, float]
-    f1_interval: tuple[float, float]
-    accuracy: dict[float, float]
+    f1: dict[float, float]  # By IoU.
+    f1_interval: tuple[float, float]  # 95 % at IoU 0.5 over bootstrap resamples of the images.
+    accuracy: dict[float, float]  # By IoU.
     panoptic_quality: float
     panoptic_quality_per_image: float
     aji: float

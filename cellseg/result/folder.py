@@ -34,35 +34,29 @@ from cellseg.table import REGION, Column
 class Findings:
     """What a finished run knows beside its cells.
 
-    ``columns`` are the contract of ``measured.parquet``, in order; ``class_names`` are the model's,
-    by index. ``facts`` become ``found`` of ``run.json``: what no later change alters, such as the
-    tissue's area. The ``record`` goes there too: versions, weights, settings, tiles, limits, time
-    per stage. Tiles failed where it is not ``is_complete``.
-
-    Files of their own, where they are not None, are ``tissue``, GeoJSON; ``regions`` that were
-    counted in, as drawn; and ``quality``, (R, C), what is wrong where: codes of
-    :func:`cellseg.stain.quality.judged`.
+    ``facts`` become ``found`` of ``run.json``: what no later change alters, such as the tissue's
+    area. The ``record`` goes there too: versions, weights, settings, tiles, limits, time per stage.
     """
 
     frame: Frame
-    columns: Sequence[Column]
-    class_names: Sequence[str]
+    columns: Sequence[Column]  # The contract of measured.parquet, in order.
+    class_names: Sequence[str]  # By the model, by index.
     object_name: str
     image_name: str = ""
     facts: Mapping[str, object] = field(default_factory=dict)
     record: Mapping[str, object] = field(default_factory=dict)
-    tissue: Mapping[str, object] | None = None
-    regions: Regions | None = None
-    quality: NDArray[np.uint8] | None = None
-    is_complete: bool = True
+    tissue: Mapping[str, object] | None = None  # GeoJSON; None: no tissue.geojson.
+    regions: Regions | None = None  # That were counted in, as drawn; None: no regions.geojson.
+    quality: NDArray[np.uint8] | None = None  # (R, C), of :func:`cellseg.stain.quality.judged`.
+    is_complete: bool = True  # False where tiles failed.
 
 
 class ResultFolder:
     """A run's way into its result folder; use :meth:`open`, and ``with``.
 
     The ``journal`` keeps finished tiles and final cells until they are a result. The folder is
-    ``already_complete`` if it holds a finished result of the same key, every tile in it is good,
-    and nothing in it was changed since.
+    ``already_complete`` if it holds a finished result of the same key, without failed tiles, that
+    nobody changed since.
     """
 
     def __init__(
@@ -84,10 +78,10 @@ class ResultFolder:
         """Make the folder and those above it, or go on in it.
 
         ``key`` is everything that determines the result, slide, settings and weights, as JSON has
-        it; a result of another key, or one that was changed since, may be replaced with
-        ``overwrite``, else an ExistingResultError is raised. An OutputError if it cannot be
-        written, holds other people's files or an unfinished run of another slide than ``image``,
-        or another run is writing.
+        it. A result of another key, or one that was changed since, may be replaced with
+        ``overwrite``; else it is an ExistingResultError. An OutputError if it cannot be written,
+        holds other people's files or an unfinished run of another slide than ``image``, or another
+        run is writing.
         """
         folder = Path(path)
         with output_errors(folder, sqlite3.Error):

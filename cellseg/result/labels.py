@@ -1,8 +1,8 @@
 """``labels.ome.zarr``, the label image, and ``quality.png``: what is wrong where on the slide.
 
 Labels are OME-NGFF 0.4, written chunk by chunk: zarr v2 with ``/`` between chunk indices, uint32,
-chunks of 1024 px, empty chunks left out, a pyramid by nearest neighbour. The other has a pixel for
-each unit of the lattice.
+chunks of 1024 px, empty chunks left out, a pyramid by nearest neighbour. ``quality.png`` has a
+pixel for each unit of the lattice.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CHUNK_PX = 1024
 
 SMALLEST_SIDE_PX = 512
 
-COLOURS = {
+FAULT_COLOURS = {
     OUT_OF_FOCUS: (255, 150, 0),
     FOLDED: (0, 170, 255),
     PEN: (230, 0, 200),
@@ -165,7 +165,7 @@ def labels_at(
 def write_quality(path: Path, codes: NDArray[np.uint8]) -> None:
     """Write the codes of :func:`cellseg.stain.quality.judged` as a PNG with a palette."""
     image = Image.frombytes("P", codes.shape[::-1], codes.tobytes())
-    palette = [COLOURS.get(code, (255, 255, 255)) for code in range(BUBBLE + 1)]
+    palette = [FAULT_COLOURS.get(code, (255, 255, 255)) for code in range(BUBBLE + 1)]
     image.putpalette([value for colour in palette for value in colour])
     alpha = bytes(OPACITY if code in NAMES else 0 for code in range(BUBBLE + 1))
     image.save(path, "PNG", transparency=alpha)

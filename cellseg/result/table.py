@@ -90,7 +90,7 @@ class Table:
     """
 
     def __init__(self, columns: Sequence[Column], paths: Sequence[Path]) -> None:
-        self.columns, self._home = list(columns), paths[0].parent
+        self.columns, self._folder = list(columns), paths[0].parent
         self._parts = [_Part(path) for path in paths]
         self._homes: dict[str, _Part] = {}
         for column in self.columns:
@@ -172,7 +172,7 @@ class Table:
         try:
             edges = self.load(_BOX).to_numpy() / frame.downsample
         except KeyError as error:
-            raise InputError(f"{self._home}: has no column {error}") from error
+            raise InputError(f"{self._folder}: has no column {error}") from error
         # A hair of tolerance, as where they were measured.
         extent = (frame.lattice_height, frame.lattice_width)
         low = np.maximum(np.floor(edges[:, :2] + 1e-6), 0)
@@ -181,7 +181,7 @@ class Table:
         if wrong.any():
             row = wrong.argmax() + 1
             raise InputError(
-                f"{self._home}: the box of the cell in row {row} is none on this slide"
+                f"{self._folder}: the box of the cell in row {row} is none on this slide"
             )
         return np.concatenate([low, np.minimum(high, extent)], axis=1).astype(np.int32)
 
@@ -196,7 +196,7 @@ class Table:
             pixels = seen[box.inside(around)] == label
             if not pixels.any():
                 raise InputError(
-                    f"{self._home}: its masks lack cell {label}, which the table lists"
+                    f"{self._folder}: its masks lack cell {label}, which the table lists"
                 )
             found.append((box, pixels))
         return found

@@ -29,7 +29,7 @@ from cellseg.errors import CellsegError, InputError, SettingsError
 from cellseg.geometry import Box
 from cellseg.palette import as_hex
 from cellseg.result import Ground, class_codes, load_result
-from cellseg.result.labels import COLOURS
+from cellseg.result.labels import FAULT_COLOURS
 from cellseg.result.publish import CORRECTIONS, DRAWN, OVERVIEW, RUN
 from cellseg.serve.tiles import enlarged, is_coarse, is_costly, mask_tile, whole_slide
 from cellseg.slide import ChunkCache
@@ -225,13 +225,15 @@ class OpenResult:
         None where nothing is wrong.
         """
         codes = self.result.quality()
-        if codes is None or not (faults := sorted({*np.unique(codes).tolist()} & {*COLOURS})):
+        if codes is None or not (faults := sorted({*np.unique(codes).tolist()} & {*FAULT_COLOURS})):
             return None
         side = UNIT_PX * self.result.frame.downsample
         return {
             "height": codes.shape[0] * side,
             "width": codes.shape[1] * side,
-            "faults": [{"name": NAMES[one], "colour": as_hex(COLOURS[one])} for one in faults],
+            "faults": [
+                {"name": NAMES[one], "colour": as_hex(FAULT_COLOURS[one])} for one in faults
+            ],
         }
 
     def _lines(self) -> list[dict[str, Any]]:

@@ -42,15 +42,13 @@ class Study:
     """All results below a folder.
 
     Results are in the order of their places, each with its rows: the whole slide, then its regions.
-    ``unread`` says why a result folder could not be read, a line each; ``failed`` are images
-    without a result. ``folder`` may be a copy of ``place``; what is written goes there.
     """
 
     folder: Path
     results: Mapping[Result, list[SummaryRow]]
-    unread: tuple[str, ...] = ()
-    failed: tuple[SummaryRow, ...] = ()
-    place: RemotePath | None = None
+    unread: tuple[str, ...] = ()  # Why a result folder could not be read, a line each.
+    failed: tuple[SummaryRow, ...] = ()  # Images without a result.
+    place: RemotePath | None = None  # What the folder is a copy of; what is written goes there.
 
     @property
     def rows(self) -> list[SummaryRow]:

@@ -65,11 +65,11 @@ def find_images(
 
     Files of a folder that are channels of one field become one image. ``recursive`` looks in
     folders in folders too; but for hidden ones, links to folders, and results. ``files`` is a
-    pattern of the names that are wanted: see :mod:`cellseg.pattern`. Of the time points that are
-    wanted each is an image of its own; not those that an image lacks, which is noted unless all are
-    wanted: up to ``sys.maxsize``.
+    pattern of the names that are wanted: see :mod:`cellseg.pattern`. Each of the ``times`` is an
+    image of its own. Time points that an image lacks are left out, and noted unless all are wanted:
+    up to ``sys.maxsize``.
 
-    An InputError if a folder holds no image, cannot be read, or if there is nothing but results; a
+    An InputError if a folder holds no image, cannot be read, or if there is nothing but results. A
     SettingsError if the pattern is none, or there is no folder that it could be for.
     """
     found = ImageSearch([], [])

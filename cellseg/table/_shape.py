@@ -24,20 +24,15 @@ ROUND = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class PixelLists:
-    """M pixels of N cells, ordered by cell, row, column. Coordinates are of the mask's crop.
+    """M pixels of N cells, ordered by cell, row, column. Coordinates are of the mask's crop."""
 
-    ``cell``, (M,), is the one that each pixel belongs to; ``starts``, (N,), is where each cell's
-    pixels begin. The entries, (N,), are how often a line along the axes (along the diagonals)
-    enters the cell.
-    """
-
-    cell: Ints
-    y: Ints
-    x: Ints
-    starts: Ints
-    counts: Ints
-    entries_straight: Ints
-    entries_diagonal: Ints
+    cell: Ints  # (M,): the cell that each pixel belongs to.
+    y: Ints  # (M,)
+    x: Ints  # (M,)
+    starts: Ints  # (N,): where each cell's pixels begin.
+    counts: Ints  # (N,): how many there are.
+    entries_straight: Ints  # (N,): how often a line along the axes enters the cell.
+    entries_diagonal: Ints  # (N,): the same along the diagonals.
 
     def sums(self, values: Ints | Floats) -> Floats:
         """Sum of ``values`` (M,) over each cell, float64, (N,)."""
@@ -169,7 +164,7 @@ def hull_measures(pixels: PixelLists) -> tuple[Ints, Floats]:
     """Area of the convex hull and largest Feret diameter of each cell, (N,).
 
     The area is the pixels whose centre lies in the hull or on its edge, as scikit-image counts
-    them; the diameter the largest distance between two corners of the hull, pixels. scikit-image
+    them. The diameter is the largest distance between two corners of the hull, pixels; scikit-image
     takes the outline of the hull's pixels, and finds up to one pixel more.
     """
     last = np.append((np.diff(pixels.y) != 0) | (np.diff(pixels.cell) != 0), True)

@@ -44,14 +44,10 @@ _STAINS = ("hematoxylin", "eosin", "dab")
 
 @dataclass(frozen=True)
 class Scale:
-    """From the lattice to the slide.
+    """From the lattice to the slide."""
 
-    ``downsample`` are level-0 pixels along a side of a lattice pixel; ``mpp`` is µm per pixel at
-    level 0, None where the slide has no pixel size.
-    """
-
-    downsample: float
-    mpp: float | None
+    downsample: float  # Level-0 pixels along a side of a lattice pixel.
+    mpp: float | None  # µm per pixel at level 0; None where the slide has no pixel size.
 
     @property
     def lattice_mpp(self) -> float | None:
@@ -61,17 +57,12 @@ class Scale:
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the table.
-
-    ``unit`` is ``px`` (level 0), ``px²``, ``µm``, ``µm²``, ``deg``, ``OD``, ``raw`` (intensities of
-    the slide), or empty; ``dtype`` what pandas calls it: ``int64``, ``float32``, ``float64``,
-    ``str`` or ``bool``; ``meaning`` one sentence, with the formula where there is one.
-    """
+    """One column of the table."""
 
     name: str
-    unit: str
-    dtype: str
-    meaning: str
+    unit: str  # px (level 0), px², µm, µm², deg, OD, raw (the slide's own intensities), or empty.
+    dtype: str  # As pandas calls it: int64, float32, float64, str or bool.
+    meaning: str  # One sentence, with the formula where there is one.
 
 
 def columns(
@@ -86,14 +77,14 @@ def columns(
 
     There are no ``channels`` where intensities are not measured; red, green and blue ones of ``he``
     and ``ihc`` also give stains' optical densities. Without a pixel size the columns in µm and µm²
-    are left out. Of a count in regions the last column names those that hold the cell; ``has_t``
-    is of one time point of several, that was asked for.
+    are left out. With ``has_regions`` the last column names the regions that hold the cell;
+    ``has_t``: one time point of several was asked for.
     """
     found = (
-        *_OF_MASKS,
+        *_FIRST,
         *(column for slug in channel_slugs(channels) for column in _intensity(slug)),
         *(_mean_density(name) for name in densities(channels, stain=stain)),
-        *_FLAGS,
+        *_LAST,
     )
     left_out = {"t": not has_t, REGION: not has_regions}
     return tuple(
@@ -137,7 +128,7 @@ def _lengths(name: str, meaning: str) -> tuple[Column, Column]:
     )
 
 
-_OF_MASKS = (
+_FIRST = (
     Column("label", "", "int64", "The cell's number in `labels.ome.zarr`, from 1."),
     Column("image", "", "str", "Name of the image's file."),
     Column("t", "", "int64", "The image's time point, from 0, where one was asked for."),
@@ -172,7 +163,7 @@ _OF_MASKS = (
     ),
 )
 
-_FLAGS = (
+_LAST = (
     Column("touches_border", "", "bool", "The cell touches the slide's own edge."),
     Column("stitched", "", "bool", "The cell was joined from the parts that several tiles saw."),
     Column(

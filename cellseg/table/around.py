@@ -59,7 +59,7 @@ def grow(labels: Labels, distance: float) -> Labels:
 def grown_blocks(
     labels: LazyArray, distance: float, grown_in: Callable[[Box, Labels], Labels] | None = None
 ) -> Iterator[tuple[Box, Labels, Labels]]:
-    """Grow block by block, whatever their size; those without a cell are left out.
+    """Grow block by block of :data:`BLOCK_PX`; those without a cell are left out.
 
     ``grown_in`` grows the labels of a box as :func:`follow` does, in place of by distance alone.
     Yielded are where a block lies, and its labels as they were and grown; uint32, (h, w).

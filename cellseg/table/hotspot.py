@@ -60,7 +60,7 @@ class HotSpot(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class FoundSpot:
-    """The hottest place: a circle, level-0 pixels, the best of ``looked_at`` places.
+    """The hottest place: a circle, level-0 pixels.
 
     ``shuffled``, (S,), are shares of hot cells in the best place, each time that the classes were
     shuffled; empty where all cells are hot.
@@ -69,7 +69,7 @@ class FoundSpot:
     y: float
     x: float
     radius: float
-    looked_at: int
+    looked_at: int  # Places that were compared.
     shuffled: NDArray[np.float64]
 
     def contains(self, places: NDArray[np.float64]) -> Cells:

@@ -39,13 +39,12 @@ _DISC_POINTS = 256
 class Neighbours:
     """What is asked of a neighbourhood.
 
-    ``mpp`` is µm per pixel at level 0; None: distances are in pixels, and there is no density.
-    Neighbours are counted ``within``, µm or px; None: they are not. The nearest cell of each of
-    ``classes`` gets a column; with one class there is nothing to tell apart.
+    The nearest cell of each of ``classes`` gets a column; with one class there is nothing to tell
+    apart.
     """
 
-    mpp: float | None
-    within: int | None = NEAR_UM
+    mpp: float | None  # µm per pixel at level 0; None: distances in pixels, and no density.
+    within: int | None = NEAR_UM  # Neighbours are counted within it, µm or px; None: they are not.
     classes: tuple[str, ...] = ()
 
     @property

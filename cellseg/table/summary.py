@@ -66,16 +66,14 @@ class AreaStatistics:
 class RegionSummary:
     """One region's totals; a cell belongs to every region that holds its centroid.
 
-    ``area_mm2`` is of the region, as far as it lies on the slide, None without pixel size;
-    ``region_px2`` the same in level-0 pixels; ``tissue_mm2`` the tissue in it, None if nobody
-    measured it. ``area_px`` and ``area_um2`` are of its cells, as in :class:`Summary`.
+    What has the name of a field of :class:`Summary` means the same, of the region's cells.
     """
 
     name: str
     kind: Annotated[str, Field(alias="class")]
-    area_mm2: float | None
-    region_px2: float
-    tissue_mm2: float | None
+    area_mm2: float | None  # As far as it lies on the slide; None without pixel size.
+    region_px2: float  # The same in level-0 pixels.
+    tissue_mm2: float | None  # Tissue in it; None if nobody measured it.
     cells: int
     cells_per_class: dict[str, int]
     area_px: AreaStatistics | None
@@ -136,33 +134,23 @@ def by_class(counts: Mapping[str, int]) -> str:
 class Summary:
     """A slide's totals.
 
-    ``object`` is what was counted: ``nucleus`` or ``cell``. ``cells_per_class`` is in the model's
-    order, classes without cells included. ``touching_border`` are cells at the slide's own edge,
-    ``stitched`` those joined from parts. Areas are None without cells, in µm² also without a pixel
-    size. ``cells_interval`` is the 95 % interval of the true number, where the protocol was
-    calibrated for the model.
-
-    ``tissue_mm2`` is the tissue that was looked at, None without pixel size, or if nobody measured
-    it; ``skipped_share`` the share of the slide's area that was skipped as background, None if
-    nobody looked.
-
-    Where the count was of regions, each has totals. ``labelling`` has for each marker its
-    thresholds, positive cells, index, H-score (:meth:`Classification.scores`). Of classes that were
-    taught ``corrected_per_class`` has how many cells there are by their probabilities, and the 95 %
-    interval that allows for the confusion of the clicked cells.
+    ``labelling`` has for each marker its thresholds, positive cells, index and H-score, see
+    :meth:`cellseg.derive.Classification.scores`; it is empty without classes by measurement.
+    ``corrected_per_class`` is of classes that were taught: how many cells by their probabilities,
+    and the 95 % interval that allows for the confusion of the clicked cells.
     """
 
-    object: str
+    object: str  # What was counted: nucleus or cell.
     cells: int
-    cells_per_class: dict[str, int]
-    touching_border: int
-    stitched: int
-    tissue_mm2: float | None
-    area_px: AreaStatistics | None
-    area_um2: AreaStatistics | None
-    skipped_share: float | None = None
-    cells_interval: tuple[int, int] | None = None
-    regions: tuple[RegionSummary, ...] = ()
+    cells_per_class: dict[str, int]  # In the model's order, classes without cells included.
+    touching_border: int  # Cells at the slide's own edge.
+    stitched: int  # Cells joined from parts.
+    tissue_mm2: float | None  # That was looked at; None without pixel size, or if not measured.
+    area_px: AreaStatistics | None  # In level-0 pixels; None without cells.
+    area_um2: AreaStatistics | None  # None without cells or without pixel size.
+    skipped_share: float | None = None  # Of the slide's area, as background; None if nobody looked.
+    cells_interval: tuple[int, int] | None = None  # 95 % for the true number, where calibrated.
+    regions: tuple[RegionSummary, ...] = ()  # Where the count was of some.
     labelling: tuple[Mapping[str, Any], ...] = ()
     corrected_per_class: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
@@ -251,8 +239,9 @@ def summarised(
 
     The table, (N, …), holds rows of ``cells.csv``; ``touches_border`` and ``stitched`` may be
     missing. ``classes`` are all that it may hold, in order. Regions, cut at the slide's edges, get
-    totals of their own; of each the tissue is known, or None where nobody measured it. The true
-    number lies between the factors ``interval``; see :class:`cellseg.protocol.Calibration`.
+    totals of their own; ``tissue_mm2_in_regions`` is the tissue in each, None where nobody measured
+    it. The true number is the count times something between the factors ``interval``; see
+    :class:`cellseg.protocol.Calibration`.
     """
     index = pd.Index(list(dict.fromkeys(classes)))
     kinds = index.get_indexer(pd.Index(table["class"]))

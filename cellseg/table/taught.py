@@ -74,19 +74,18 @@ class Click(BaseModel):
 class TaughtClasses(BaseModel):
     """Clicks, and the multinomial logistic regression that follows from them.
 
-    ``colours`` hold the classes, in order. A cell that no class has with the probability ``unsure``
-    becomes :data:`UNSURE`; 0: none does. ``measurements`` are the table's columns that cells are
-    told by; ``made_of`` has ``object``, ``model`` and ``protocol`` of the first count that was
-    clicked in.
+    A cell that no class has with the probability ``unsure`` becomes :data:`UNSURE`; 0: none does.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["cellseg classes 1"] = "cellseg classes 1"
+    # The classes, in order.
     colours: dict[_Name, tuple[_Colour, _Colour, _Colour]] = Field(max_length=12)
     unsure: float = Field(default=0.0, ge=0, lt=1)
+    # Columns of the table that cells are told by.
     measurements: tuple[str, ...] = Field(min_length=1, max_length=300)
-    made_of: dict[str, str]
+    made_of: dict[str, str]  # Object, model and protocol of the first count that was clicked in.
     clicks: tuple[Click, ...] = Field(max_length=20_000)
 
     @model_validator(mode="after")

@@ -22,7 +22,7 @@ from cellseg.derive.places import drawn_regions, marked
 from cellseg.errors import CellsegError, RegionError
 from cellseg.palette import RGB
 from cellseg.result import Result, load_result
-from cellseg.result.labels import COLOURS
+from cellseg.result.labels import FAULT_COLOURS
 from cellseg.result.publish import WINDOWS
 from cellseg.slide import Slide, open_slide
 from cellseg.slide.formats import ENDINGS
@@ -306,20 +306,20 @@ def show_windows(viewer: ViewerModel, result: Result) -> None:
 def _faults(result: Result) -> Iterator[LayerData]:
     """A layer of places with a fault of the slide; none where all is well."""
     codes, frame = result.quality(), result.frame
-    if codes is None or not np.isin(codes, [*COLOURS]).any():
+    if codes is None or not np.isin(codes, [*FAULT_COLOURS]).any():
         return
     colours: dict[int | None, NDArray[np.float64]] = {
-        code: np.array([*colour, 255]) / 255 for code, colour in COLOURS.items()
+        code: np.array([*colour, 255]) / 255 for code, colour in FAULT_COLOURS.items()
     }
     look = {
         "name": visible(f"{result.path.stem} quality"),
         "opacity": 0.4,
         "colormap": colours | {None: np.zeros(4)},
-        "features": {"fault": [NAMES.get(code, "") for code in range(max(COLOURS) + 1)]},
+        "features": {"fault": [NAMES.get(code, "") for code in range(max(FAULT_COLOURS) + 1)]},
         "metadata": {"cellseg_role": "quality"},
         **placed(frame.mpp, downsample=frame.downsample * UNIT_PX),
     }
-    faults = np.where(np.isin(codes, [*COLOURS]), codes, 0).astype(np.uint8)
+    faults = np.where(np.isin(codes, [*FAULT_COLOURS]), codes, 0).astype(np.uint8)
     yield faults, look, "labels"
 
 

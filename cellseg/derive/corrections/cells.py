@@ -43,8 +43,8 @@ _PACKER = Blosc(cname="lz4", clevel=1)
 class CorrectedCells:
     """The automatic cells of a result, and over them those that edits touched.
 
-    ``rows`` is the automatic table; ``classes`` are the model's, then those that a person added;
-    ``touched`` has every label that an edit touched, and the cell it is now; None: gone.
+    ``rows`` is the automatic table; ``classes`` are the model's, then those that a person added.
+    ``touched`` has every label that an edit touched, with the cell that it is now; None: gone.
     """
 
     def __init__(self, result: Result, classes: Sequence[str]) -> None:

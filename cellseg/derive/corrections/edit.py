@@ -80,16 +80,12 @@ _Score = Annotated[
 
 @dataclass(frozen=True, eq=False)
 class EditedCell:
-    """A cell as a person left it; ``name`` is its class.
+    """A cell as a person left it."""
 
-    The box, lattice pixels, is tight around the mask, which is COCO's compressed run lengths in
-    JSON. The score is the detector's for a cell that it outlined; 1 for one that a person drew.
-    """
-
-    box: _Corners
-    mask: _RunLengths
+    box: _Corners  # Lattice pixels, tight around the mask.
+    mask: _RunLengths  # Of the box's shape; COCO's compressed run lengths in JSON.
     name: Annotated[ClassName, Field(alias="class")]
-    score: _Score = 1.0
+    score: _Score = 1.0  # The detector's for a cell that it outlined; 1 for one that was drawn.
 
     @classmethod
     def cut(
@@ -130,15 +126,12 @@ class CellChange:
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """All that one gesture changed: at least one cell, and none twice.
-
-    ``who`` is a login name, ``when`` ISO 8601, UTC.
-    """
+    """All that one gesture changed."""
 
     kind: Kind
-    changes: Annotated[tuple[CellChange, ...], Field(min_length=1)]
-    who: str
-    when: str
+    changes: Annotated[tuple[CellChange, ...], Field(min_length=1)]  # No cell twice.
+    who: str  # Login name.
+    when: str  # ISO 8601, UTC.
 
     def __post_init__(self) -> None:
         if len(set(self.labels)) < len(self.labels):

@@ -116,13 +116,13 @@ def export_training(
     """Write corrected cells as COCO JSON with its images, to train on; returns the JSON's path.
 
     Every cell in a window goes out, corrected or not: what stands there is taken as right. So
-    look at a whole window before you let it out, or name the regions that you looked at, lattice
-    pixels. Otherwise a small field goes out whole, and of a large slide the windows of 512 px that
-    hold an edit. The folder is made where it is missing; it gets ``annotations.json`` and
+    look at a whole window before you let it out, or name ``regions`` that you looked at, lattice
+    pixels. Without these a small field goes out whole, and of a large slide the windows of 512 px
+    that hold an edit. The folder is made where it is missing; it gets ``annotations.json`` and
     ``images/``.
 
     A SettingsError if there is nothing to write; an InputError if the slide is gone or does not
-    decode there; an OutputError if it cannot be written, or the folder holds annotations already.
+    decode there. An OutputError if it cannot be written, or the folder holds annotations already.
     """
     windows = _windows(corrections, regions)
     if not windows:
