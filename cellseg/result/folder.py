@@ -216,7 +216,7 @@ def _is_done(
             raise OutputError(f"{folder}: holds the result of {other}", hint="output")
     if not is_same:
         why = "a count with other settings, or of another version of the slide or of cellseg"
-        if changes := _other_settings(key, result.section("protocol")):
+        if changes := _other_settings(plain(key), result):
             why = f"a count with other settings ({', '.join(changes)})"
     elif file is not None:
         why = f"a count whose {file} was changed since"
@@ -227,21 +227,27 @@ def _is_done(
     raise _existing(why, folder)
 
 
-def _other_settings(key: object, before: Mapping[str, object]) -> list[str]:
-    """What the protocol in a key has other than an earlier one: its name, or single values."""
+def _other_settings(key: object, result: Result) -> list[str]:
+    """What a run's key has other than an earlier result: the protocol, the model, single values."""
     match key:
-        case {"plan": {"protocol": dict(now)}}:
+        case {"plan": {"model": model, "protocol": dict(now)}}:
+            before = result.section("protocol")
             # What the earlier one lacks came with a later version: nobody set it.
-            other = {k: v for k, v in now.items() if k in before and before[k] != v}
+            other = {k: (before[k], v) for k, v in now.items() if k in before and before[k] != v}
             if "name" in other:
-                return [f"protocol was {before['name']}, now {other['name']}"]
-            other.pop("about", None)
+                return ["protocol was {}, now {}".format(*other["name"])]
+            if result.section("model").get("checksum") != model:
+                return ["another model"]
             return [
-                f"{name} was {before[name]}, now {value}"
-                for name, value in other.items()
-                if not isinstance(value, dict | list)
+                f"{name} was {_told(old)}, now {_told(new)}"
+                for name, (old, new) in other.items()
+                if name != "about" and not isinstance(new or old, dict | list)
             ]
     return []
+
+
+def _told(value: object) -> str:
+    return "not set" if value is None else str(value)
 
 
 def _existing(why: str, folder: Path) -> ExistingResultError:

@@ -250,10 +250,24 @@ def test_a_refusal_says_which_settings_are_other_ones(slide, tmp_path):
         counted(replace(request, protocol=PROTOCOL.changed(score=0.77)))
     with pytest.raises(OutputError, match=r"other settings \(protocol was he, now ihc\)"):
         counted(replace(request, protocol=load_protocol("ihc")))
+    detector = ThresholdDetector()
+    detector.info = replace(detector.info, checksum="f" * 64)
+    with pytest.raises(OutputError, match=r"other settings \(another model\)"):
+        counted(request, detector)
     older = {name: value for name, value in result.section("protocol").items() if name != "score"}
     edit(result.path, protocol=older)
     with pytest.raises(OutputError, match=r"other settings, or of another version of the slide"):
         counted(replace(request, protocol=PROTOCOL.changed(score=0.77)))
+
+
+def test_a_setting_without_a_bound_is_no_other_one(slide, tmp_path):
+    protocol = PROTOCOL.changed(max_area_um2=float("inf"))
+    request = request_for(slide[0], output=tmp_path, protocol=protocol)
+    counted(request)
+    with pytest.raises(OutputError, match="other settings, or of another version"):
+        counted(replace(request, skip_bad=True))
+    with pytest.raises(OutputError, match=r"\(max_area_um2 was not set, now 700\.0\)"):
+        counted(replace(request, protocol=PROTOCOL.changed(max_area_um2=700)))
 
 
 def test_another_slides_result_is_never_overwritten(slide, tmp_path):
