@@ -177,7 +177,7 @@ def _search(
                 continue  # it may lead back up
             elif entry.suffix.lower() != RESULT and entry.is_dir():
                 inner.append(entry)
-    names = {slide_name(file) for file in files} if pattern is None else set()
+    names = {slide_name(image) for image in (*files, *images)} if pattern is None else set()
     masks = [file for file in files if _pictured(file) in names]
     files = [file for file in files if _pictured(file) not in names]
     fields, unread, rest = group_files(files, pattern)

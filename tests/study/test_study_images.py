@@ -64,10 +64,12 @@ def test_files_that_the_pattern_leaves_out_are_named(tmp_path):
 def test_masks_beside_their_images_are_not_counted(tmp_path):
     for name in ("a.tif", "a_mask.png", "b.ome.tif", "b_cp_masks.tif", "c_mask.tif", "labels.tif"):
         (tmp_path / name).touch()
+    (tmp_path / "d.ome.zarr").mkdir()
+    (tmp_path / "d_labels.tif").touch()
     found = find_images([tmp_path])
     there = [image.path.name for image in found.images]
-    assert there == ["a.tif", "b.ome.tif", "c_mask.tif", "labels.tif"]
-    left = "a_mask.png, b_cp_masks.tif"
+    assert there == ["a.tif", "b.ome.tif", "c_mask.tif", "d.ome.zarr", "labels.tif"]
+    left = "a_mask.png, b_cp_masks.tif, d_labels.tif"
     assert found.notes == [f"{tmp_path.name}: masks of other images, not counted: {left}"]
     wanted = find_images([tmp_path], files="*.png")
     assert "a_mask.png" in {image.path.name for image in wanted.images}
