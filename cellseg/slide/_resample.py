@@ -25,7 +25,7 @@ class Taps:
     """Which source pixels make each output pixel along one axis."""
 
     index: NDArray[np.int64]  # (n, K): source pixels, absolute, clamped to the source.
-    weight: NDArray[np.float64]  # (n, K): theirs; a row sums to 1, unused taps weigh 0.
+    weight: NDArray[np.float64]  # (n, K): a row sums to 1, unused taps weigh 0.
 
     def __getitem__(self, some: slice) -> Taps:
         return Taps(self.index[some], self.weight[some])

@@ -162,7 +162,7 @@ def teach(
     taught = _card(card, opened, lessons, told).model_copy(update=more)
     heads = {name: value for name, value in learned.items() if is_head(name)}
     whole = network_of(learned, len(card.classes), base)
-    measured = input_ranges(whole, [seen(*one)[1] for one in lessons])
+    measured = input_ranges(whole, (seen(*one)[1] for one in lessons))
     ranges = {name: ends for name, ends in measured.items() if is_head(name)}
     save_model(output, heads, taught, quantise=True, ranges=ranges)
     if "openvino" in card.inference and (quick := in_8_bits(output)) is not None:
@@ -247,7 +247,7 @@ def _look(
 
 
 def _agree(looks: Sequence[Sequence[Compared]], least: float) -> bool:
-    """Whether two looks at the same windows find as many cells from a score on, and as right."""
+    """Whether two looks at the same windows find as many cells from a score on, as many right."""
     totals = []
     for windows in looks:
         kept = [one.found.scores >= least for one in windows]
