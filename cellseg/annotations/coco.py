@@ -59,8 +59,8 @@ def read_coco(path: str | Path, *, images: str | Path | None = None) -> DataSet:
 
     Without a folder of ``images`` these are looked for beside the JSON, and in ``images`` there.
     Where the JSON lies in a folder ``annotations`` (as CVAT exports it), also in that folder's
-    neighbour ``images``; of a JSON in a result folder also beside that. A file name never leads out
-    of these folders.
+    neighbour ``images``. Images of a JSON in a result folder may lie beside that, too. A file name
+    never leads out of these folders.
     """
     return _Reader(Path(path), None if images is None else Path(images)).read()
 

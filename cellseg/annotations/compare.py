@@ -135,7 +135,7 @@ def average_precision(
 ) -> AveragePrecision:
     """COCO's evaluation of all images, with the IoU of masks or of boxes.
 
-    Annotated objects of other mask areas than ``area_px`` are ignored, as COCO does it: matched to
+    Annotated objects of other mask areas than ``area_px`` are ignored, as COCO does it. Matched to
     them is neither right nor wrong, and unmatched found objects of such areas are no error.
     """
     sides = [_rows([(image.truth, image.codes[1]) for image in images])]

@@ -80,7 +80,7 @@ def read_regions(
     Of QuPath's objects the annotations; where there are none, tiles and detections too. ``content``
     is taken in place of what the file holds.
 
-    InputError if the file cannot be read, is no GeoJSON, or holds no polygon with an area; with
+    InputError if the file cannot be read, is no GeoJSON, or holds no polygon with an area. With
     ``is_named`` also where a region has no name, or two have one.
     """
     features = [one for one in _features(Path(path), content) if one.geometry is not None]

@@ -145,7 +145,7 @@ def bootstrapped(top: NDArray[np.int64], bottom: NDArray[np.int64]) -> tuple[flo
 class MatchedSizes:
     """Relative error of the area and the equivalent diameter of matched objects.
 
-    The bias is the median of found / truth - 1; the spread is half the width between its 16th and
+    The bias is the median of found / truth - 1. The spread is half the width between its 16th and
     84th percentiles (one standard deviation, were it normal).
     """
 

@@ -1,8 +1,8 @@
 """``labels.ome.zarr``, the label image, and ``quality.png``: what is wrong where on the slide.
 
-Labels are OME-NGFF 0.4, written chunk by chunk: zarr v2 with ``/`` between chunk indices, uint32,
-chunks of 1024 px, empty chunks left out, a pyramid by nearest neighbour. ``quality.png`` has a
-pixel for each unit of the lattice.
+Labels are OME-NGFF 0.4, uint32, a pyramid by nearest neighbour, written chunk by chunk. That is
+zarr v2 with ``/`` between chunk indices, chunks of 1024 px, empty chunks left out. ``quality.png``
+has a pixel for each unit of the lattice.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """A result's files: names, what ``run.json`` holds, the way from the staging folder to these names.
 
 Everything is written and synced under ``.partial``; then a file ``READY`` says that the whole
-is complete; then an older result steps aside, ``run.json`` first, and each part goes to its final
+is complete. Then an older result steps aside, ``run.json`` first, and each part goes to its final
 name, ``run.json`` last: where it stands, all that stands beside it belongs to it. A run that is
-killed in between is rolled forward by whoever opens the folder next; one whose disk refuses (a
-table that is open in a spreadsheet, on Windows) puts the older result back.
+killed in between is rolled forward by whoever opens the folder next. Where the disk refuses (a
+table that is open in a spreadsheet, on Windows), the older result is put back.
 """
 
 from __future__ import annotations

@@ -164,8 +164,8 @@ def hull_measures(pixels: PixelLists) -> tuple[Ints, Floats]:
     """Area of the convex hull and largest Feret diameter of each cell, (N,).
 
     The area is the pixels whose centre lies in the hull or on its edge, as scikit-image counts
-    them. The diameter is the largest distance between two corners of the hull, pixels; scikit-image
-    takes the outline of the hull's pixels, and finds up to one pixel more.
+    them. The diameter is the largest distance between two corners of the hull, pixels. For it
+    scikit-image takes the outline of the hull's pixels, and finds up to one pixel more.
     """
     last = np.append((np.diff(pixels.y) != 0) | (np.diff(pixels.cell) != 0), True)
     first = np.concatenate([[True], last[:-1]])

@@ -137,7 +137,7 @@ class Summary:
     ``labelling`` has for each marker its thresholds, positive cells, index and H-score, see
     :meth:`cellseg.derive.Classification.scores`; it is empty without classes by measurement.
     ``corrected_per_class`` is of classes that were taught: how many cells by their probabilities,
-    and the 95 % interval that allows for the confusion of the clicked cells.
+    lower and upper end. The 95 % interval allows for the confusion of the clicked cells.
     """
 
     object: str  # What was counted: nucleus or cell.
