@@ -203,13 +203,18 @@ def table_of(outcomes: Sequence[Outcome]) -> str:
 
 
 def home_of_study(
-    given: Sequence[Location], images: Sequence[ImageFile], output: Location | None, **also: bool
+    given: Sequence[Location],
+    images: Sequence[ImageFile],
+    output: Location | None,
+    *,
+    report: bool,
+    parquet: bool,
 ) -> Location | None:
     """The output, the folder that was searched, or the one that all results lie in.
 
-    None where one image was given and nothing of a study is wanted: ``also`` report or parquet.
+    None where one image was given and nothing of a study is wanted.
     """
-    wanted = [f"--{name}" for name, on in also.items() if on]
+    wanted = [name for name, on in (("--report", report), ("--parquet", parquet)) if on]
     if not wanted and len(images) == 1 and images[0].path == given[0]:
         return None
     if output is not None:
@@ -226,14 +231,18 @@ def home_of_study(
     return None
 
 
-def summarise_outcomes(home: Location | None, outcomes: Sequence[Outcome], **also: bool) -> None:
+def summarise_outcomes(
+    home: Location | None,
+    outcomes: Sequence[Outcome],
+    *,
+    report: bool = False,
+    parquet: bool = False,
+) -> None:
     """Write what a study of these images leaves; nothing where it has no home."""
     if home is None:
         return
-    from cellseg.study.folder import (
-        study_at,  # late, as below: one image leaves no study
-        with_failures,
-    )
+    # Imported late, as below: one image leaves no study.
+    from cellseg.study.folder import study_at, with_failures
     from cellseg.study.rows import failed_row
 
     paths = [visible(str(outcome.image.absolute())) for outcome in outcomes]
@@ -243,8 +252,9 @@ def summarise_outcomes(home: Location | None, outcomes: Sequence[Outcome], **als
         if isinstance(outcome, FailedImage)
     ]
     try:
-        with study_at(home, **also) as found:
-            write_study_files(with_failures(found, failed, attempted=paths), None, **also)
+        with study_at(home, report=report, parquet=parquet) as found:
+            study = with_failures(found, failed, attempted=paths)
+            write_study_files(study, report=report, parquet=parquet)
     except InputError:
         if len(failed) < len(outcomes):
             raise  # otherwise the reason was told for each image

@@ -281,7 +281,7 @@ def classify(
     done = []
     for path in paths if is_one else [result.path for result in results]:
         result = change(path, image=image, on_notice=tell, **decided, **more)
-        done.append(_json(result))
+        done.append(_classes_json(result))
         if not as_json:
             say(str(result.summary) if is_one else f"{result.image_name}: {result.summary}")
     if as_json:
@@ -303,6 +303,7 @@ def _taught(
     unsure: float | None,
     output: Path | None,
 ) -> TaughtClasses:
+    """The classes of a file, of clicks, or of both."""
     from cellseg.derive.clicks import read_classes, teach_classes, to_look_at, write_classes
     from cellseg.result import load_result
 
@@ -319,7 +320,7 @@ def _taught(
     return known
 
 
-def _json(result: Result) -> str:
+def _classes_json(result: Result) -> str:
     kept = ("cells_per_class", "corrected_per_class", "labelling")
     found = {name: result.run["summary"][name] for name in kept}
     if taught := result.section("taught"):
@@ -328,9 +329,9 @@ def _json(result: Result) -> str:
 
 
 def markers_of(settings: dict[str, Any]) -> list[Marker]:
-    """What a command's measures, thresholds and names ask for, which leave its settings.
+    """Markers from ``measures``, ``thresholds`` and ``names``, which are removed from the settings.
 
-    A SettingsError where they do not fit together.
+    A SettingsError if they do not fit together.
     """
     from pydantic import ValidationError
 

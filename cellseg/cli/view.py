@@ -163,7 +163,7 @@ def info(files: tuple[Location, ...], *, as_json: bool, **options: Any) -> None:
                 say(f"Error: {error}", err=True)
             continue
         if not as_json:
-            rows = [f"  {label:<12}{text}" for label, text in _rows(said[-1])]
+            rows = [f"  {label:<12}{text}" for label, text in _info_rows(said[-1])]
             notes = [f"  ! {note}" for note in slide.notes]
             say("\n".join(["", str(file), *rows, *notes][number == 0 :]))
     if as_json:
@@ -175,7 +175,7 @@ def info(files: tuple[Location, ...], *, as_json: bool, **options: Any) -> None:
         raise InputError(text) if len(failed) == len(files) else PartialResultError(text)
 
 
-def _rows(described: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _info_rows(described: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """What :meth:`Slide.describe` returns, in words."""
     from cellseg.slide import numbered
 
