@@ -218,7 +218,13 @@ class Cells:
         return outlines_of(load_folder(self.folder))
 
     def to_anndata(self) -> AnnData:
-        """The table as scverse has it, as in ``cells.h5ad``; SettingsError without anndata."""
+        """The table as scverse has it; the same as the export ``cells.h5ad``.
+
+        Raises
+        ------
+        SettingsError
+            If anndata is not installed.
+        """
         return anndata_of(load_folder(self.folder))
 
     def __repr__(self) -> str:

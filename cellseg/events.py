@@ -67,8 +67,8 @@ class TileDone:
 class CountResult:
     """The end of a run: everything is written.
 
-    ``result`` is as it lies in the result folder, ``uploaded`` where that is if its place is a
-    URL. ``counted_before``: nothing was left to do.
+    ``result`` is as it lies in the result folder. ``uploaded`` is that folder's URL, None if the
+    output is on this machine. ``counted_before``: nothing was left to do.
     """
 
     image: Location
@@ -84,10 +84,12 @@ class CountResult:
 
     @property
     def summary(self) -> Summary:
+        """The slide's totals."""
         return self.result.summary
 
     @property
     def warnings(self) -> tuple[str, ...]:
+        """Why the totals may be wrong, a line each."""
         return self.result.warnings
 
     @property

@@ -185,7 +185,13 @@ class CountProtocol(BaseModel, frozen=True, extra="forbid"):
         return "fluorescence" if self.stain == "fluorescence" else "transmitted"
 
     def changed(self, **settings: object) -> CountProtocol:
-        """A copy with other settings; a SettingsError if one does not exist or is out of range."""
+        """A copy with other settings, validated again.
+
+        Raises
+        ------
+        SettingsError
+            If a setting does not exist or is out of range.
+        """
         return _validated({**self.model_dump(), **settings}, "the command's options")
 
 

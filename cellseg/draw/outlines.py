@@ -154,6 +154,7 @@ def _caption(number: int, box: Box, count: int, thing: str) -> str:
 def _shown(
     places: Places, held: NDArray[np.int64], box: Box | None, crops: int, pixel: float, thing: str
 ) -> str:
+    """What is shown, and why; ``pixel`` is the side of the picture's pixels, level-0 px."""
     scale = f"enlarged {1 / pixel:.0f} times" if pixel < 1 else "full scale"
     if pixel > 1:
         scale = f"{pixel:.3g} pixels of the slide along a side of each pixel here"

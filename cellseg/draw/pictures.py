@@ -74,13 +74,13 @@ def overlay(
     """Draw a result's outlines anywhere, and say where the picture is.
 
     ``box`` is y0, x0, y1, x1, level-0 pixels, half-open; otherwise the picture shows what
-    ``outlines.png`` does. ``image`` is where the slide is by now, ``output`` a PNG file, which is
-    overwritten; otherwise it is one in the result folder, listed in its ``run.json``. ``cells``:
-    outline the cells that grew around the nuclei, of an expanded result.
+    ``outlines.png`` does. ``image`` is where the slide is by now, if it was moved. ``output`` is a
+    PNG file, overwritten; otherwise it is one in the result folder, listed in its ``run.json``.
+    ``cells``: outline the cells that grew around the nuclei, of an expanded result.
 
-    A SettingsError if there is no such box on the slide, or ``output`` is no name of a picture; an
-    InputError if the slide was moved, is another one or cannot be read, or the table was changed;
-    an OutputError if the picture cannot be written.
+    A SettingsError if there is no such box on the slide, or ``output`` is no name of a picture. An
+    InputError if the slide was moved, is another one or cannot be read, or the table was changed.
+    An OutputError if the picture cannot be written.
     """
     result.check_table()
     place = None if box is None else _box(box, result)

@@ -44,8 +44,9 @@ def check_exports(names: tuple[str, ...]) -> None:
 def export(folder: str | Path, name: str) -> Path:
     """Write one of :data:`EXPORTS` into a result folder, whole or not at all; returns its path.
 
-    A SettingsError if there is no such export, or it needs a package that is not installed; an
-    InputError if the folder is no finished result, an OutputError if the file cannot be written.
+    A SettingsError if there is no such export, or it needs a package that is not installed. An
+    InputError if the folder is no finished result, or is damaged. An OutputError if the file cannot
+    be written.
     """
     # Here and not above: the list of exports is known without the libraries that read results.
     from cellseg.result import add_file, load_result

@@ -68,8 +68,8 @@ def version_of(folder: Path) -> str:
 class OpenResult:
     """A finished result, open; an InputError if it is none.
 
-    ``corrected`` are the cells, with corrections that were not saved as a result of their own;
-    ``ground`` is the slide, None where it is gone; ``notes`` are faults for a person to know of.
+    ``corrected`` are the cells, with corrections that were not saved as a result of their own.
+    ``ground`` is the slide, None where it is gone. ``notes`` are faults for a person to know of.
     """
 
     def __init__(self, folder: Path, image: Location | None = None) -> None:

@@ -105,9 +105,9 @@ def mask_tile(
     """The cells of a box as a PNG of its size, with transparency.
 
     They are drawn from the label image, so that a million cost no more than one. The box lies on
-    the slide's lattice of ``pixel`` level-0 px. ``of_label``, (L + 1,), gives by label 0 for no
-    cell, otherwise the class's index plus 1; None: all are of one class. ``shown``, (C,), is by
-    class; ``diameter_px`` is a usual cell's, level-0 pixels.
+    the slide's lattice of ``pixel`` level-0 px, inside its extent. ``of_label``, (L + 1,), gives by
+    label 0 for no cell, otherwise the class's index plus 1; None: all are of one class. ``shown``,
+    (C,), says which classes are drawn. ``diameter_px`` is a usual cell's, level-0 pixels.
     """
     palette = np.array([(0, 0, 0, 0), *((*c, 255) for c in colours)], np.uint8)
     palette[1:][~shown] = 0

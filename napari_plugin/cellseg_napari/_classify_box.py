@@ -52,6 +52,7 @@ class ClassifyBox(Tab):
         super().__init__(inspector, actions)
         self.marker: Marker | None = None
         self._values: NDArray[np.float64] = np.empty(0)
+        self._codes: NDArray[np.int16] = np.empty(0, np.int16)
         self._blocks: Blocks | None = None
         self.measure = choice("The measurement that says whether a cell is positive")
         measurements = menu(self.opened.rows.dtypes.items())
@@ -90,6 +91,7 @@ class ClassifyBox(Tab):
             self._take(name, starting(self.opened.column(name), self.kind.currentData()))
 
     def _take(self, measure: str, handles: Sequence[float]) -> None:
+        """Show these thresholds, on their measurement."""
         opened = self.opened
         if measure not in opened.rows:
             return
@@ -112,6 +114,7 @@ class ClassifyBox(Tab):
             self._show(self.marker.measure, handles)
 
     def _show(self, measure: str, handles: Sequence[float]) -> None:
+        """Cells and counts follow the handles."""
         self.marker = marker_of(measure, handles)
         self._codes = classify({measure: self._values}, [self.marker])[0]
         colours = self.opened.result.colours(classes_of([self.marker]))
@@ -275,6 +278,7 @@ class TeachBox(Tab):
         self._learn()
 
     def _seen(self) -> NDArray[np.float32]:
+        """What all cells, as corrected, look like: (cells, measurements)."""
         if self._looks is None:
             opened, known = self.opened, self._base["measurements"]
             columns = to_look_at(opened.result, opened.rows.names, known)

@@ -74,6 +74,7 @@ class CountForm(Container):  # type: ignore[misc]
         return why
 
     def _show_fields(self, _: object = None) -> None:
+        """Those that matter for what is chosen."""
         planes, channels = self._slide()
         self.z.visible, self.cells_from.visible = planes > 1, len(channels) > 1
         self.z.choices = ["max", "mean", *range(planes)] if planes > 1 else []

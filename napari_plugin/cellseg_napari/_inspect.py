@@ -78,6 +78,7 @@ class Inspector:
         return label
 
     def select(self, labels: Sequence[int]) -> None:
+        """Mark cells, and tell the listener."""
         self.selected = tuple(dict.fromkeys(int(label) for label in labels))
         self._mark()
         if self.selected:
@@ -183,7 +184,7 @@ class Inspector:
     def _show_values(
         self, values: NDArray[Any], colormap: Colormap | str, span: tuple[float, float], title: str
     ) -> None:
-        """A layer of numbers over the masks; its colour bar where a named colormap shows them."""
+        """A layer of numbers over the masks; a named colormap gets a colour bar, classes none."""
         opened, frame = self.opened, self.opened.result.frame
         self._values = opened.by_label(values, np.nan, np.float32)
         layer = self._colours

@@ -142,6 +142,7 @@ class ResultPanel(QWidget):  # type: ignore[misc]
         self.tell_totals()
 
     def leave(self) -> None:
+        """Take marks, colours, filter and paint of the result away."""
         self._end_listening()
         self.correct.painter.leave()
         self.windows.stop()
@@ -183,6 +184,7 @@ class ResultPanel(QWidget):  # type: ignore[misc]
         self.tell_totals()
 
     def _edited(self, edit: Edit) -> None:
+        """After any edit: masks, colours, table and totals."""
         refresh(self.viewer, self.inspector.opened, edit)
         self.inspector.edited()
         self.look.tell_classes()
@@ -248,10 +250,12 @@ class InspectWidget(DockPanel):
                 self.results.setCurrentIndex(place)
 
     def _chosen(self, place: int) -> None:
+        """A person wants another result."""
         self._wanted = self.results.itemData(place)[1].result.path
         self._show(place)
 
     def _show(self, place: int) -> None:
+        """One of the results that are there; -1: none."""
         layer, opened = self.results.itemData(place) if place >= 0 else (None, None)
         if self.shown is None or self.shown.inspector.opened is not opened:
             self.leave()
@@ -279,6 +283,7 @@ class InspectWidget(DockPanel):
         self.shown = None
 
     def _list_shapes(self) -> None:
+        """Those that a person drew, as the viewer has them now."""
         drawn = drawn_layers(self.viewer)
         # A layer that was just drawn is what the person wants to know about.
         fresh = [one for one in drawn if one not in self._known and KEPT not in one.metadata]

@@ -1,4 +1,7 @@
-"""What a viewer holds: levels of slides and masks, results as corrected and filtered, shapes."""
+"""What a viewer holds: slides, masks, results as corrected and filtered, and drawn shapes.
+
+napari's save dialog calls :func:`write_labels`.
+"""
 
 from __future__ import annotations
 
@@ -149,8 +152,8 @@ class SlideSource:
 class Opened:
     """A result in a viewer.
 
-    ``cells`` are as corrected; of a result that cannot be corrected, as they are. ``note`` says
-    why it cannot be; None where it can.
+    ``cells`` are the cells as corrected, or as counted if the result cannot be corrected. ``note``
+    says why it cannot be corrected; None if it can.
     """
 
     def __init__(self, result: Result) -> None:

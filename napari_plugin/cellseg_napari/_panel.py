@@ -224,8 +224,8 @@ def wrapped(text: str = "") -> QLabel:
 class Tab(QWidget):  # type: ignore[misc]
     """A tab of a result's panel.
 
-    ``actions`` are its buttons', ``keys`` what keys do while it is in sight. ``saved`` tells the
-    result folder, whose table and record are new.
+    ``actions`` make its buttons; ``keys`` says what keys do while the tab is in sight. ``saved``
+    tells the result folder, whose table and record are new.
     """
 
     saved = Signal(object)

@@ -1,4 +1,4 @@
-"""Words for people: the form's fields, what keys do, names for columns."""
+"""Words for people: the form's fields and their widgets, what keys do, names for columns."""
 
 from __future__ import annotations
 
