@@ -45,12 +45,12 @@ class Tally:
 
     unlike: int = 0
     fields: int = 0
-    kept: int = 0  # Of merged outlines, as are the next three: counted.
-    gated: int = 0  # Beyond the size limits.
-    outside: int = 0  # Outside of the tissue.
-    background: int = 0  # Not to be told from the background around them.
+    kept: int = 0  # Merged outlines that were counted.
+    gated: int = 0  # Merged outlines beyond the size limits.
+    outside: int = 0  # Merged outlines outside of the tissue.
+    background: int = 0  # Merged outlines that look like the background around them.
     unmeasured: int = 0  # Cells whose pixels could not be read again.
-    pixels: int = 0  # Of measured cells in immunohistochemistry.
+    pixels: int = 0  # All of measured cells in immunohistochemistry.
     at_limit: int = 0  # Those of them that are as dark as the sensor can tell.
     asked: int = 0  # Cells in immunohistochemistry that were looked around.
     brown: int = 0  # Those in a brown ring.

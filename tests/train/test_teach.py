@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -188,6 +189,25 @@ def test_a_taught_model_is_small_and_counts_another_slide(result, tmp_path, quic
     better(monkeypatch)
     again = cellseg.teach(cells.folder, tmp_path / "more.safetensors", done=["all"])
     assert read_card(again.model).base == card.base
+
+
+def test_time_is_left_for_the_looks_after_learning(result, tmp_path, monkeypatch):
+    clock, look, given = [0.0], teaching._look, []
+    monkeypatch.setattr(teaching, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def slow(*asked):
+        clock[0] += 10
+        return look(*asked)
+
+    def learn(network, views, seconds):
+        given.append(seconds)
+        yield 1.0
+
+    monkeypatch.setattr(teaching, "_look", slow)
+    monkeypatch.setattr(teaching, "learn", learn)
+    monkeypatch.setattr(heads, "VIEWS", 2)
+    cellseg.teach(result, tmp_path / "mine.safetensors", done=["all"], minutes=3)
+    assert given[0] == (180 - teaching.SAVED_S - 10 * (1 + teaching.LOOKS)) / len(given)
 
 
 @pytest.mark.parametrize(("others", "agree"), [(49, True), (48, False)])
