@@ -65,6 +65,8 @@ SETS = {
     "t98g_phase": Wanted("t98g_phase", "", PHASE, "cell"),
     "human testis": Wanted("nuinsseg", "testis", load_protocol("he"), "nucleus"),
     "mouse spleen": Wanted("nuinsseg", "spleen", load_protocol("he"), "nucleus"),
+    "human bladder": Wanted("nuinsseg", "bladder", load_protocol("he"), "nucleus"),
+    "human jejunum": Wanted("nuinsseg", "jejunum", load_protocol("he"), "nucleus"),
     "membranes": Wanted("membranes", "", load_protocol("ihc"), "nucleus"),
     "ldc_hemocytometer": Wanted("ldc_hemocytometer", "", CHAMBER, "cell"),
 }
