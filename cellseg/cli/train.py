@@ -176,7 +176,7 @@ def teach(
 
     With --windows it says where to look. Otherwise the model's heads learn from the windows that
     are done. Each window is left out in turn to judge them, and a file is written only if they
-    count better than before.
+    count clearly better than before.
     """
     learned = [part.strip() for part in done.split(",") if part.strip()]
     if windows is not None and (learned or settings["learn_from"]):
@@ -209,7 +209,7 @@ def teach(
             f"F1 {score.f1:.3f} ± {score.f1_spread:.3f}"
         )
     if told.model is None:
-        say("the old heads stay, nothing is written: the new ones are no better")
+        say("the old heads stay, nothing is written: the new ones are not clearly better")
         return
     say(f"taught model: {told.model}; it counts from score {told.score:g} on")
     say(f"use it: cellseg count SLIDE --model {shlex.quote(str(told.model))}")

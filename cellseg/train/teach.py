@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -59,6 +59,12 @@ class Score(NamedTuple):
     f1: float
     f1_spread: float
 
+    @classmethod
+    def of(cls, errors: NDArray[np.float64], f1s: NDArray[np.float64]) -> Self:
+        """From those of each window, (N,)."""
+        root = math.sqrt(len(errors))
+        return cls(*(float(v) for of in (errors, f1s) for v in (of.mean(), of.std() / root)))
+
 
 @dataclass(frozen=True)
 class Taught:
@@ -67,7 +73,7 @@ class Taught:
     Attributes
     ----------
     model : Path or None
-        None where the new heads are no better, so that nothing was written.
+        None where the new heads are not clearly better, so that nothing was written.
     before, after : Score
         Of the windows, each counted by heads that did not learn from it.
     score : float
@@ -159,9 +165,10 @@ def teach(
     scores = {name: rule.score for name, rule in protocol.classes.items()}
     usual = np.array([scores.get(name) or protocol.score for name in card.classes])
     least = [_threshold([*new[:place], *new[place + 1 :]]) for place in range(len(new))]
-    before, after = _scored(old, [usual] * len(old)), _scored(new, least)
-    told = Taught(None, before, after, _threshold(new), len(lessons), cells)
-    if after.error - after.f1 >= before.error - before.f1:
+    before, after = _per_window(old, [usual] * len(old)), _per_window(new, least)
+    score = _threshold(new)
+    told = Taught(None, Score.of(*before), Score.of(*after), score, len(lessons), cells)
+    if not _is_better(before, after):
         return told
     more: dict[str, Any] = {"name": output.stem, "base_file": Path(base).name}
     if object is not None:
@@ -294,14 +301,24 @@ def _threshold(windows: Sequence[Compared]) -> float:
     return SCORES[int(best[len(best) // 2])]
 
 
-def _scored(windows: Sequence[Compared], least: Sequence[float | NDArray[np.float64]]) -> Score:
-    """Judge windows, each counted from a score on, or from one for each class."""
-    errors, f1s, usual = [], [], np.mean([len(one.truth) for one in windows])
+def _per_window(
+    windows: Sequence[Compared], least: Sequence[float | NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """Error of the count, of the usual number outlined, and F1 of each window, (2, N).
+
+    Each is counted from a score on, or from one for each class.
+    """
+    found, usual = [], np.mean([len(one.truth) for one in windows])
     for one, limit in zip(windows, least, strict=True):
-        found, truth = one.found, len(one.truth)
-        kept = found.scores >= (limit if isinstance(limit, float) else limit[found.classes])
+        scores, truth = one.found.scores, len(one.truth)
+        kept = scores >= (limit if isinstance(limit, float) else limit[one.found.classes])
         number = int(kept.sum())
-        errors.append(abs(number - truth) / usual)
-        f1s.append(2 * int((hits_of(one) & kept).sum()) / max(number + truth, 1))
-    root = math.sqrt(len(windows))
-    return Score(*(float(v) for of in (errors, f1s) for v in (np.mean(of), np.std(of) / root)))
+        f1 = 2 * int((hits_of(one) & kept).sum()) / max(number + truth, 1)
+        found.append((abs(number - truth) / usual, f1))
+    return np.array(found, np.float64).T
+
+
+def _is_better(before: NDArray[np.float64], after: NDArray[np.float64]) -> bool:
+    """Whether error less F1 falls from window to window by more than its standard error."""
+    gain = (before[0] - before[1]) - (after[0] - after[1])
+    return bool(gain.mean() > gain.std(ddof=1) / math.sqrt(len(gain)))

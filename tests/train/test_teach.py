@@ -72,8 +72,10 @@ def quick(monkeypatch):
 
 def better(monkeypatch, *, after=0.1):
     """The old heads are off by a half, the new ones by less: judged without a look."""
-    scores = iter((0.5, after))
-    monkeypatch.setattr(teaching, "_scored", lambda *_: teaching.Score(next(scores), 0, 0.5, 0))
+    errors = iter((0.5, after))
+    monkeypatch.setattr(
+        teaching, "_per_window", lambda *_: np.array([[next(errors)] * 3, [0.5] * 3])
+    )
 
 
 def test_windows_are_apart_doubtful_and_readable(counted, tmp_path):
@@ -218,6 +220,19 @@ def test_8_bits_count_where_they_find_what_torch_finds(others, agree):
         return [Compared(cells, cells, (5, 1000))]
 
     assert teaching._agree([look(50), look(others)], 0.5) is agree
+
+
+@pytest.mark.parametrize(
+    ("after", "better"),
+    [([0.4, 0.3, 0.5], True), ([0.5, 0.5, 0.5], False), ([0.1, 0.7, 0.6], False)],
+)
+def test_new_heads_must_be_better_by_more_than_chance(after, better):
+    """Three windows whose count was off by a half; of the third case one alone gains."""
+    before, f1s = [0.5] * 3, [0.6] * 3
+    assert teaching._is_better(np.array([before, f1s]), np.array([after, f1s])) is better
+    # A better F1 counts as much.
+    shifted = np.array([before, 0.6 + (0.5 - np.array(after))])
+    assert teaching._is_better(np.array([before, f1s]), shifted) is better
 
 
 def test_heads_that_are_no_better_are_not_written(result, tmp_path, quick, monkeypatch):
