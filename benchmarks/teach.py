@@ -1,14 +1,14 @@
 """What teaching brings: five windows, chosen or random, corrected by an annotator who knows.
 
-    python benchmarks/teach.py DATA [--sets t98g_phase,...] [--minutes 3] [--draws 1] [--halves]
+    python benchmarks/teach.py DATA [--sets t98g_phase,...] [--minutes 3] [--draws 1]
 
 DATA holds the sets' folders; "membranes" is scikit-image's field, annotated by eye, in quarters
 (``ihc_nuclei.csv``). Every other image of a set's val.json becomes a field of one mosaic, the
-"slide"; the rest are the images to be judged on, and with ``--halves`` the other way round too. The
-slide is counted with the nuclei model, windows are chosen, and in each the cells are painted as
-annotated, by the corrections that napari makes. The taught model then counts the other images
-through the whole of a count. Cells of counting chambers have ellipses for masks, made of boxes. At
-the end dsb2018 and tnbc are counted with the untaught model. Finished rows are not made again.
+"slide"; the rest are the images to be judged on. The slide is counted with the nuclei model,
+windows are chosen, and in each the cells are painted as annotated, by the corrections that napari
+makes. The taught model then counts the other images through the whole of a count. Cells of counting
+chambers have ellipses for masks, made of boxes. At the end dsb2018 and tnbc are counted with the
+untaught model. Finished rows are not made again.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ from cellseg.train.teach import teach
 from cellseg.train.windows import SIDE_PX, Window, teach_windows, write_windows
 
 WINDOWS, FIRST_LABEL = 5, 1_000_000
-OTHER = ", other half"
 
 REACH_PX = 192
 """How far a cell of a window may reach out of it."""
@@ -167,8 +166,7 @@ def judged(data: Path, images: Path, model: str | Path, protocol: CountProtocol 
 
 def rows_of(name: str, data: Path, home: Path, minutes: float, draws: int) -> dict:
     """Count, correct, teach, count again; random windows are drawn ``draws`` times."""
-    first = int(name.endswith(OTHER))
-    wanted = SETS[name.removesuffix(OTHER)]
+    wanted = SETS[name]
     home.mkdir(parents=True, exist_ok=True)
     folder = home if wanted.folder == "membranes" else data / wanted.folder
     if folder == home:
@@ -178,7 +176,7 @@ def rows_of(name: str, data: Path, home: Path, minutes: float, draws: int) -> di
     for one in entries:
         one.setdefault("mpp", 1.0)
     single = {"categories": [{"id": 1, "name": wanted.outlined}]}
-    for part, chosen in (("seen", entries[first::2][:36]), ("other", entries[1 - first :: 2][:24])):
+    for part, chosen in (("seen", entries[::2][:36]), ("other", entries[1::2][:24])):
         ids = {one["id"] for one in chosen}
         rows = [
             {key: value for key, value in one.items() if key != "box_only"} | {"category_id": 1}
@@ -229,20 +227,16 @@ def rows_of(name: str, data: Path, home: Path, minutes: float, draws: int) -> di
 @click.option("--sets", default=",".join(SETS), show_default=True)
 @click.option("--minutes", default=3.0, show_default=True, help="Of each teaching, at most.")
 @click.option("--draws", default=1, show_default=True, help="Of random windows.")
-@click.option("--halves", is_flag=True, help="Also judge on the images that gave the windows.")
 @click.option("--untaught/--no-untaught", default=True, help="Count dsb2018 and tnbc too.")
 @click.option("--output", default="teach", type=click.Path(path_type=Path))
-def main(
-    data: Path, sets: str, minutes: float, draws: int, halves: bool, untaught: bool, output: Path
-) -> None:
+def main(data: Path, sets: str, minutes: float, draws: int, untaught: bool, output: Path) -> None:
     """Teach each set, print the table."""
     output.mkdir(parents=True, exist_ok=True)
     store = output / "rows.json"
     rows = json.loads(store.read_text(encoding="utf-8")) if store.exists() else {}
-    names = list(filter(None, sets.split(",")))
-    for name in [*names, *(f"{name}{OTHER}" for name in names if halves)]:
+    for name in filter(None, sets.split(",")):
         if name not in rows:
-            home = output / name.replace(",", "").replace(" ", "_")
+            home = output / name.replace(" ", "_")
             rows[name] = rows_of(name, data, home, minutes, draws)
             store.write_text(json.dumps(rows), encoding="utf-8")
     if untaught:

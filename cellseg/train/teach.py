@@ -1,7 +1,7 @@
 """Teaching: the heads of a model learn from a few corrected windows of a slide, in minutes.
 
 Windows are left out in turn, and heads that learned from the others are judged on them: the new
-heads are written only if they count better there than the old ones.
+heads are written only if they count better there than the old ones, by more than chance.
 """
 
 from __future__ import annotations
@@ -207,6 +207,7 @@ def _protocol_of(result: Result) -> CountProtocol:
 
 
 def _without_scores(protocol: CountProtocol) -> dict[str, ClassRule]:
+    """Its classes, counted from the protocol's own score on."""
     rules = protocol.classes.items()
     return {name: rule.model_copy(update={"score": None}) for name, rule in rules}
 
