@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from synthetic import (
     FluorescenceScene,
-    NucleiPlan,
     PyramidLayout,
     Scene,
     draw_discs,
@@ -74,7 +73,7 @@ def test_an_outline_has_the_area_of_its_diameter(diameter, seed):
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=5, deadline=None)
 def test_nuclei_are_whole_and_hardly_overlap(seed):
-    placed = place_nuclei(NucleiPlan(400, 500, 40), np.random.default_rng(seed))
+    placed = place_nuclei(Scene(400, 500, nuclei=40), np.random.default_rng(seed))
     count = len(placed.outlines)
     assert count > 10
     assert np.array_equal(np.unique(placed.labels), np.arange(count + 1))
@@ -86,8 +85,8 @@ def test_nuclei_are_whole_and_hardly_overlap(seed):
 
 def test_clustering_is_what_makes_nuclei_touch():
     def share(clustered: float) -> float:
-        plan = NucleiPlan(600, 600, 60, clustered=clustered)
-        labels = place_nuclei(plan, np.random.default_rng(2)).labels
+        scene = Scene(600, 600, nuclei=60, clustered=clustered)
+        labels = place_nuclei(scene, np.random.default_rng(2)).labels
         return np.count_nonzero(touching(labels)) / labels.max()
 
     assert share(0.0) == 0.0

@@ -6,15 +6,11 @@ here needs torch.
 
 from __future__ import annotations
 
-from synthetic.discs import (
-    Drawn,
-    draw_discs,
-    write_disc_slide,
-)
+from synthetic.discs import Drawn, draw_discs, write_disc_slide
 from synthetic.examples import write_fluorescence_example, write_ihc_example
 from synthetic.fluorescence import FluorescenceScene, draw_fluorescence
 from synthetic.immuno import DAB_THRESHOLDS, Immuno, ImmunoScene, draw_immuno
-from synthetic.nuclei import NucleiPlan, Placed, Scene, place_nuclei, touching
+from synthetic.nuclei import Scene, place_nuclei, touching
 from synthetic.stained import draw_stained
 from synthetic.tiff import PyramidLayout, write_pyramid
 
@@ -24,8 +20,6 @@ __all__ = [
     "FluorescenceScene",
     "Immuno",
     "ImmunoScene",
-    "NucleiPlan",
-    "Placed",
     "PyramidLayout",
     "Scene",
     "draw_discs",

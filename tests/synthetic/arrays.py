@@ -8,40 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from cellseg.annotations.cores import name_of as core_name
+
 
 @dataclass(frozen=True, eq=False)
 class DrawnArray:
-    """A mask and its truth.
-
-    Attributes
-    ----------
-    mask : ndarray, bool, (H, W)
-    centres : dict
-        Of each core that is there, by its name (``A1`` is the top left place): (y, x).
-    rows, columns : int
-        Places between the outermost cores.
-    torn : set of str
-        Cores that lost a third to two thirds of their tissue.
-    pieces : ndarray, int32, (H, W)
-        Which core each pixel belongs to, counting from 1 in the order of ``centres``.
-    """
+    """A mask (H, W) and its truth."""
 
     mask: NDArray[np.bool_]
     centres: dict[str, tuple[float, float]]
+    """(y, x) of each core that is there."""
     rows: int
     columns: int
     torn: set[str]
+    """Cores that lost a third to two thirds of their tissue."""
     pieces: NDArray[np.int32]
-
-
-def core_name(row: int, column: int) -> str:
-    """``A1`` for (0, 0), ``AB3`` for (27, 2)."""
-    letters = ""
-    row += 1
-    while row:
-        row, rest = divmod(row - 1, 26)
-        letters = chr(65 + rest) + letters
-    return f"{letters}{column + 1}"
+    """Which core each pixel belongs to, counting from 1 in the order of ``centres``."""
 
 
 def draw_array(
@@ -52,34 +34,19 @@ def draw_array(
     diameter: float = 24.0,
     gap: float = 0.45,
     degrees: float = 0.0,
-    missing: float = 0.2,
     torn: float = 0.15,
     jitter: float = 0.05,
     bend: float = 0.0,
     specks: int = 20,
     holes: float = 0.1,
 ) -> DrawnArray:
-    """Draw an array.
+    """An array turned clockwise, a fifth of its cores missing.
 
-    Parameters
-    ----------
-    gap : float
-        Between neighbouring cores, of their diameter.
-    degrees : float
-        By which the grid is turned, clockwise as seen.
-    missing, torn : float
-        Shares of the cores.
-    jitter : float
-        Standard deviation of a core's place, of the pitch.
-    bend : float
-        By how much of a pitch rows and columns are bowed.
-    specks : int
-        Small bits of tissue anywhere.
-    holes : float
-        Share of the tissue that the mask lost inside of cores, in spots.
+    ``gap`` is a share of the diameter, ``jitter`` and ``bend`` are shares of the pitch; ``torn`` is
+    a share of the cores, ``holes`` of the tissue; specks lie anywhere.
     """
     pitch = np.array([diameter * (1 + gap), diameter * (1 + gap * rng.uniform(0.8, 1.25))])
-    there = rng.random((rows, columns)) >= missing
+    there = rng.random((rows, columns)) >= 0.2
     there[rng.integers(rows), rng.integers(columns)] = True
     for line in (0, -1):  # the outermost lines hold a core: what is not there has no name
         if not there[line].any():
@@ -110,8 +77,7 @@ def draw_array(
             if kept:
                 ruined.add(name)
         top, left = round(y - disc.shape[0] / 2), round(x - disc.shape[1] / 2)
-        part = pieces[max(top, 0) : top + disc.shape[0], max(left, 0) : left + disc.shape[1]]
-        disc = disc[max(-top, 0) :, max(-left, 0) :][: part.shape[0], : part.shape[1]]
+        part = pieces[top : top + disc.shape[0], left : left + disc.shape[1]]
         part[disc & (part == 0)] = len(centres) + 1
         centres[name] = (float(y), float(x))
     spots = ndimage.gaussian_filter(rng.normal(size=pieces.shape), diameter / 14)
@@ -119,11 +85,8 @@ def draw_array(
         pieces[spots > np.quantile(spots, 1 - holes)] = 0
     mask = pieces > 0
     for _ in range(specks):
-        y, x, side = (
-            rng.uniform(0, height),
-            rng.uniform(0, width),
-            diameter * rng.uniform(0.04, 0.2),
-        )
+        y, x = rng.uniform(0, height), rng.uniform(0, width)
+        side = diameter * rng.uniform(0.04, 0.2)
         mask[int(y) : int(y + side) + 1, int(x) : int(x + side) + 1] = True
     return DrawnArray(mask, centres, rows, columns, ruined, pieces)
 
@@ -176,13 +139,9 @@ def draw_no_array(rng: np.random.Generator, kind: str) -> NDArray[np.bool_]:
     if kind == "needles":
         for left in np.arange(20, width - 20, rng.uniform(25, 60)).astype(int).tolist():
             thick = int(rng.integers(6, 14))
-            mask[
-                int(rng.integers(5, 40)) : height - int(rng.integers(5, 40)), left : left + thick
-            ] = True
+            top, below = rng.integers(5, 40, 2)
+            mask[top : height - below, left : left + thick] = True
         return mask
     big = ndimage.gaussian_filter(noise[:, : width // 3], 25)
-    one = big > np.quantile(big, 0.6)
-    mask[:, : one.shape[1]] = one
-    mask[:, one.shape[1] : 2 * one.shape[1]] |= one
-    mask[:, 2 * one.shape[1] : 3 * one.shape[1]] |= one
+    mask[:, : 3 * big.shape[1]] = np.tile(big > np.quantile(big, 0.6), 3)
     return mask

@@ -18,27 +18,18 @@ DISC_GREY = 190
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """A picture and its truth.
-
-    Attributes
-    ----------
-    image : ndarray
-        uint8 or uint16, (H, W) or (H, W, 3).
-    labels : ndarray, int32, (H, W)
-        0 is background, objects are 1 … N.
-    """
+    """A picture, (H, W) or (H, W, 3), and its truth: 0 is background, objects are 1 … N."""
 
     image: NDArray[np.generic]
     labels: NDArray[np.int32]
 
     @property
     def count(self) -> int:
-        """Objects in the truth."""
         return int(self.labels.max())
 
     @property
     def areas(self) -> NDArray[np.int64]:
-        """Pixels of each object, int64, (N,), the object 1 first."""
+        """Pixels of each object, the object 1 first."""
         return np.bincount(self.labels.ravel(), minlength=1)[1:]
 
 
@@ -50,18 +41,10 @@ def draw_discs(
     spacing_px: int = 40,
     radius_px: tuple[float, float] = (6.0, 12.0),
 ) -> Drawn:
-    """Discs on a jittered grid, one colour each for disc and ground, no noise.
+    """Discs on a jittered grid, purple on pink or bright on dark, without noise.
 
-    Discs lie inside the picture, do not touch, and are purple on pink (``rgb``) or bright
-    on dark (grey, uint8).
-
-    Raises
-    ------
-    ValueError
-        If the largest disc does not fit the spacing.
+    They lie inside the picture and do not touch.
     """
-    if 2 * radius_px[1] + 3 > spacing_px:
-        raise ValueError(f"discs of radius {radius_px[1]} px do not fit a grid of {spacing_px} px")
     labels = np.zeros(shape, dtype=np.int32)
     label = 0
     for top in range(0, shape[0] - spacing_px + 1, spacing_px):
@@ -76,7 +59,10 @@ def draw_discs(
             )
             window = labels[top : top + spacing_px, left : left + spacing_px]
             window[distance <= radius] = label
-    return Drawn(_coloured(labels, rgb=rgb), labels)
+    image = np.where(labels > 0, DISC_GREY, GROUND_GREY)
+    if rgb:
+        image = np.where((labels > 0)[..., None], DISC_RGB, GROUND_RGB)
+    return Drawn(image.astype(np.uint8), labels)
 
 
 def write_disc_slide(
@@ -87,21 +73,7 @@ def write_disc_slide(
     rgb: bool = True,
     layout: PyramidLayout | None = None,
 ) -> Drawn:
-    """Draw discs and write them as a tiled pyramid with resolution tags (0.5 µm/px).
-
-    Returns
-    -------
-    Drawn
-        What lies in the file; compression is lossless.
-    """
+    """Draw discs and write them as a tiled pyramid of 0.5 µm/px, without loss."""
     drawn = draw_discs(shape, rng, rgb=rgb)
     write_pyramid(path, drawn.image, layout=layout or PyramidLayout(mpp=0.5, tile_px=128))
     return drawn
-
-
-def _coloured(labels: NDArray[np.int32], *, rgb: bool) -> NDArray[np.uint8]:
-    if not rgb:
-        return np.where(labels > 0, DISC_GREY, GROUND_GREY).astype(np.uint8)
-    return np.where((labels > 0)[..., None], np.array(DISC_RGB), np.array(GROUND_RGB)).astype(
-        np.uint8
-    )

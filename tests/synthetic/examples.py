@@ -20,13 +20,7 @@ IHC_DESCRIPTION = (
 
 
 def write_fluorescence_example(path: Path, scene: FluorescenceScene) -> Drawn:
-    """Nuclei in fluorescence, channel ``DAPI``, four levels.
-
-    Returns
-    -------
-    Drawn
-        What lies on it.
-    """
+    """Nuclei in fluorescence, channel ``DAPI``, four levels."""
     drawn = draw_fluorescence(scene, np.random.default_rng(EXAMPLE_SEED))
     write_pyramid(path, drawn.image, layout=PyramidLayout(mpp=scene.mpp, levels=4, channel="DAPI"))
     return drawn

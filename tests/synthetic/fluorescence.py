@@ -14,27 +14,12 @@ from synthetic.noise import enlarged, smooth_noise
 from synthetic.nuclei import Outline, Scene, draw_outline, place_nuclei
 from synthetic.paint import Chromatin, NucleusPainter
 
-_STRIP_PX = 512
 _HAZE_STEP_PX = 16
 
 
 @dataclass(frozen=True)
 class FluorescenceScene(Scene):
-    """What a fluorescence slide shows and how it was taken.
-
-    Attributes
-    ----------
-    height_px, width_px : int
-        Multiples of 16.
-    mitotic : float
-        Share of condensed, bright nuclei.
-    debris : int
-        Specks of under 1.6 µm that are no nuclei.
-    psf_um : float
-        Standard deviation of the microscope's blur.
-    photons : float
-        Photoelectrons of a typical nucleus: the fewer, the more shot noise.
-    """
+    """What a fluorescence slide shows and how it was taken; sides are multiples of 16 px."""
 
     height_px: int = 4096
     width_px: int = 4096
@@ -44,27 +29,18 @@ class FluorescenceScene(Scene):
     island_um: float = 150.0
     elongation: tuple[float, float] = (1.0, 1.9)
     mitotic: float = 0.02
+    """Share of condensed, bright nuclei."""
     debris: int = 60
+    """Specks of under 1.6 µm that are no nuclei."""
     psf_um: float = 0.3
+    """Standard deviation of the microscope's blur."""
     photons: float = 260.0
-
-    def __post_init__(self) -> None:
-        if self.height_px % _HAZE_STEP_PX or self.width_px % _HAZE_STEP_PX:
-            raise ValueError(
-                f"expected sides that are multiples of {_HAZE_STEP_PX} px, "
-                f"got {self.height_px} × {self.width_px}"
-            )
+    """Photoelectrons of a typical nucleus: the fewer, the more shot noise."""
 
 
 def draw_fluorescence(scene: FluorescenceScene, rng: np.random.Generator) -> Drawn:
-    """Draw a slide.
-
-    Returns
-    -------
-    Drawn
-        ``image`` uint16 (H, W); ``labels`` int32 (H, W), 1 … N.
-    """
-    placed = place_nuclei(scene.plan(), rng)
+    """A slide in grey, uint16."""
+    placed = place_nuclei(scene, rng)
     light = np.zeros(placed.labels.shape, dtype=np.float32)
     grain = 0.3 / scene.mpp
     painter = NucleusPainter(rng, Chromatin(grain_px=grain, flatness=8))
@@ -130,14 +106,8 @@ def _add_ground(
 def _camera(
     light: NDArray[np.float32], photons: float, rng: np.random.Generator
 ) -> NDArray[np.uint16]:
-    """Shot and read noise, gain and offset, strip by strip.
-
-    Shot noise is drawn as a normal variable of the same variance.
-    """
-    image = np.empty(light.shape, dtype=np.uint16)
-    for top in range(0, light.shape[0], _STRIP_PX):
-        electrons = light[top : top + _STRIP_PX] * np.float32(photons)
-        spread = np.sqrt(electrons + np.float32(2.5**2))
-        electrons += spread * rng.standard_normal(electrons.shape, dtype=np.float32)
-        image[top : top + _STRIP_PX] = np.clip(np.rint(100 + 2 * electrons), 0, 65535)
-    return image
+    """Gain, offset, read noise, and shot noise as a normal variable of the same variance."""
+    electrons = light * np.float32(photons)
+    spread = np.sqrt(electrons + np.float32(2.5**2))
+    electrons += spread * rng.standard_normal(electrons.shape, dtype=np.float32)
+    return np.clip(np.rint(100 + 2 * electrons), 0, 65535).astype(np.uint16)

@@ -26,42 +26,26 @@ DAB_THRESHOLDS = (0.13, 0.38, 0.66)
 
 @dataclass(frozen=True)
 class ImmunoScene(Scene):
-    """What a slide of a nuclear marker shows.
-
-    Attributes
-    ----------
-    grades : (float, float, float)
-        Shares of weak, moderate and strong nuclei.
-    """
+    """What a slide of a nuclear marker shows."""
 
     height_px: int = 1536
     width_px: int = 1536
     nuclei: int = 600
     grades: tuple[float, float, float] = (0.1, 0.06, 0.04)
+    """Shares of weak, moderate and strong nuclei."""
 
 
 @dataclass(frozen=True, eq=False)
 class Immuno(Drawn):
-    """A picture, its labels, and how each nucleus is stained.
-
-    Attributes
-    ----------
-    grades : ndarray, int64, (N,)
-        0 for negative, 1 … 3, the object 1 first.
-    """
+    """A picture, its labels, and how each nucleus is stained."""
 
     grades: NDArray[np.int64]
+    """0 for negative, 1 … 3, the object 1 first."""
 
 
 def draw_immuno(scene: ImmunoScene, rng: np.random.Generator) -> Immuno:
-    """Draw a slide by Beer's law from the densities of haematoxylin and DAB.
-
-    Returns
-    -------
-    Immuno
-        ``image`` uint8 (H, W, 3).
-    """
-    placed = place_nuclei(scene.plan(), rng)
+    """A slide by Beer's law from the densities of haematoxylin and DAB."""
+    placed = place_nuclei(scene, rng)
     number = len(placed.outlines)
     counts = np.round(np.array(scene.grades) * number).astype(np.int64)
     grades = rng.permutation(np.repeat(np.arange(4), [number - counts.sum(), *counts]))

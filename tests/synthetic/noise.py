@@ -10,23 +10,12 @@ from scipy import ndimage
 def smooth_noise(
     rng: np.random.Generator, shape: tuple[int, int], sigma_px: float | tuple[float, float]
 ) -> NDArray[np.float32]:
-    """White noise through a Gaussian: mean 0, standard deviation 1, periodic.
-
-    Parameters
-    ----------
-    rng : Generator
-        Where the noise comes from.
-    shape : (int, int)
-        Height and width.
-    sigma_px : float or (float, float)
-        Of the Gaussian, pixels, along y and x.
-    """
+    """White noise through a Gaussian: mean 0, standard deviation 1, periodic."""
     field = ndimage.gaussian_filter(
         rng.standard_normal(shape, dtype=np.float32), sigma_px, mode="wrap"
     )
     field -= field.mean()
-    spread = float(field.std())
-    return np.asarray(field / (spread if spread > 0 else 1.0), dtype=np.float32)
+    return np.asarray(field / (float(field.std()) or 1.0), dtype=np.float32)
 
 
 def broad_noise(

@@ -20,15 +20,7 @@ _ISLAND_STEP_PX = 16
 
 @dataclass(frozen=True, eq=False)
 class Outline:
-    """A nucleus: its centre and its radius in every direction, pixels.
-
-    Attributes
-    ----------
-    y, x : float
-        Centre; the centre of pixel (0, 0) lies at (0, 0).
-    radius : ndarray, float64, (180,)
-        Distance from the centre to the outline at equally spaced angles.
-    """
+    """A nucleus: its centre, and its radius at 180 equally spaced angles, pixels."""
 
     y: float
     x: float
@@ -58,13 +50,7 @@ class Outline:
         return slice(y - reach, y + reach + 1), slice(x - reach, x + reach + 1)
 
     def depth(self) -> NDArray[np.float32]:
-        """Distance from the centre over the radius in that direction.
-
-        Returns
-        -------
-        ndarray, float32
-            Of the box's shape: 0 in the centre, 1 on the outline, more outside.
-        """
+        """Of the box's shape: 0 in the centre, 1 on the outline, more outside."""
         rows, columns = self.box()
         dy = np.arange(rows.start, rows.stop)[:, None] - self.y
         dx = np.arange(columns.start, columns.stop)[None, :] - self.x
@@ -74,104 +60,33 @@ class Outline:
 
 
 @dataclass(frozen=True)
-class NucleiPlan:
-    """What to lay out.
-
-    Attributes
-    ----------
-    height_px, width_px : int
-        Size of the slide.
-    count : int
-        Nuclei to place; fewer where they do not fit.
-    diameter_px : (float, float, float)
-        Smallest, most frequent and largest equivalent diameter.
-    island_share : float
-        Share of the slide that is tissue; nuclei lie in it.
-    island_px : float
-        Typical size of an island.
-    clustered : float
-        Chance that a nucleus is pushed against one that lies there already.
-    elongation : (float, float)
-        Range of the ratio of the axes.
-    """
-
-    height_px: int
-    width_px: int
-    count: int
-    diameter_px: tuple[float, float, float] = (24.0, 33.0, 44.0)
-    island_share: float = 0.5
-    island_px: float = 600.0
-    clustered: float = 0.3
-    elongation: tuple[float, float] = (1.0, 1.9)
-
-    def __post_init__(self) -> None:
-        if min(self.height_px, self.width_px) < 4 * self.diameter_px[2]:
-            raise ValueError(
-                f"expected sides of at least four nuclei ({4 * self.diameter_px[2]:.0f} px), "
-                f"got {self.height_px} × {self.width_px}"
-            )
-        if not 0.0 < self.island_share <= 1.0:
-            raise ValueError(f"expected an island_share in (0, 1], got {self.island_share}")
-
-
-@dataclass(frozen=True)
 class Scene:
-    """What a slide of nuclei shows.
-
-    Attributes
-    ----------
-    mpp : float
-        µm per pixel.
-    nuclei : int
-        How many to draw; fewer where they do not fit.
-    diameter_um : (float, float, float)
-        Smallest, most frequent and largest equivalent diameter.
-    island_um : float
-        Typical size of an island.
-    island_share, clustered, elongation
-        As in :class:`NucleiPlan`.
-    """
+    """What a slide of nuclei shows."""
 
     height_px: int = 1024
     width_px: int = 1024
     mpp: float = 0.25
     nuclei: int = 250
+    """How many to draw; fewer where they do not fit."""
     diameter_um: tuple[float, float, float] = (5.5, 7.5, 10.0)
+    """The smallest, the most frequent and the largest equivalent diameter."""
     island_share: float = 0.7
+    """Share of the slide that is tissue; nuclei lie in it."""
     clustered: float = 0.3
+    """Chance that a nucleus is pushed against one that lies there already."""
     island_um: float = 120.0
     elongation: tuple[float, float] = (1.0, 2.2)
-
-    def plan(self) -> NucleiPlan:
-        """Where nuclei go, in pixels."""
-        low, mode, high = (length / self.mpp for length in self.diameter_um)
-        return NucleiPlan(
-            self.height_px,
-            self.width_px,
-            self.nuclei,
-            diameter_px=(low, mode, high),
-            island_share=self.island_share,
-            island_px=self.island_um / self.mpp,
-            clustered=self.clustered,
-            elongation=self.elongation,
-        )
+    """Range of the ratio of the axes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """Nuclei in their places.
-
-    Attributes
-    ----------
-    labels : ndarray, int32, (H, W)
-        The truth: 0 is background, nucleus ``i`` of ``outlines`` has the label ``i + 1``.
-    islands : ndarray, float32, (H, W)
-        How much of a pixel is tissue, 0 … 1, with soft edges.
-    """
+    """Nuclei in their places: nucleus ``i`` of ``outlines`` has the label ``i + 1``."""
 
     labels: NDArray[np.int32]
     outlines: tuple[Outline, ...]
     islands: NDArray[np.float32]
+    """How much of a pixel is tissue, 0 … 1, with soft edges."""
 
 
 def draw_outline(
@@ -193,25 +108,26 @@ def draw_outline(
     return Outline(0.0, 0.0, radius * (diameter_px / 2) * np.sqrt(np.pi / unscaled.area_px))
 
 
-def place_nuclei(plan: NucleiPlan, rng: np.random.Generator) -> Placed:
+def place_nuclei(scene: Scene, rng: np.random.Generator) -> Placed:
     """Lay nuclei out, one after the other, never more than 2 % of one over another.
 
     Pixels that two nuclei share belong to the earlier one in the truth.
     """
-    shape = (plan.height_px, plan.width_px)
-    coarse = _islands(plan, rng)
+    shape = (scene.height_px, scene.width_px)
+    diameter_px = [length / scene.mpp for length in scene.diameter_um]
+    coarse = _islands(scene, rng)
     labels = np.zeros(shape, dtype=np.int32)
     outlines: list[Outline] = []
-    for _ in range(plan.count * 30):
-        if len(outlines) == plan.count:
+    for _ in range(scene.nuclei * 30):
+        if len(outlines) == scene.nuclei:
             break
-        shape_px = draw_outline(rng, rng.triangular(*plan.diameter_px), elongation=plan.elongation)
-        if outlines and rng.random() < plan.clustered:
+        shape_px = draw_outline(rng, rng.triangular(*diameter_px), elongation=scene.elongation)
+        if outlines and rng.random() < scene.clustered:
             parent = outlines[rng.integers(len(outlines))]
             candidates = _beside(parent, shape_px, rng.uniform(0, 2 * np.pi))
             gap = 1.0
         else:
-            y, x = rng.uniform(0, plan.height_px), rng.uniform(0, plan.width_px)
+            y, x = rng.uniform(0, scene.height_px), rng.uniform(0, scene.width_px)
             candidates, gap = iter((shape_px.moved(y, x),)), 1.25
         for candidate in candidates:
             if _fits(candidate, labels, coarse, gap):
@@ -223,13 +139,7 @@ def place_nuclei(plan: NucleiPlan, rng: np.random.Generator) -> Placed:
 
 
 def touching(labels: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Which labels have a pixel beside (8-neighbours) a pixel of another label.
-
-    Returns
-    -------
-    ndarray, bool, (labels.max() + 1,)
-        Indexed by label; the background's entry is False.
-    """
+    """Which labels have a pixel beside (8-neighbours) one of another label, by label."""
     result = np.zeros(int(labels.max()) + 1, dtype=bool)
     height, width = labels.shape
     for dy, dx in ((0, 1), (1, -1), (1, 0), (1, 1)):
@@ -241,14 +151,11 @@ def touching(labels: NDArray[np.int32]) -> NDArray[np.bool_]:
     return result
 
 
-def _islands(plan: NucleiPlan, rng: np.random.Generator) -> NDArray[np.float32]:
+def _islands(scene: Scene, rng: np.random.Generator) -> NDArray[np.float32]:
     """Tissue (1) or not (0) on a coarse grid of 16 px."""
-    shape = (
-        -(-plan.height_px // _ISLAND_STEP_PX) + 1,
-        -(-plan.width_px // _ISLAND_STEP_PX) + 1,
-    )
-    field = smooth_noise(rng, shape, plan.island_px / _ISLAND_STEP_PX / 4)
-    return (field >= np.quantile(field, 1.0 - plan.island_share)).astype(np.float32)
+    height, width = (-(-side // _ISLAND_STEP_PX) + 1 for side in (scene.height_px, scene.width_px))
+    field = smooth_noise(rng, (height, width), scene.island_um / scene.mpp / _ISLAND_STEP_PX / 4)
+    return (field >= np.quantile(field, 1.0 - scene.island_share)).astype(np.float32)
 
 
 def _beside(parent: Outline, child: Outline, angle: float) -> Iterator[Outline]:

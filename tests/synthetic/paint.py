@@ -16,25 +16,14 @@ _BANK_PX = 512
 
 @dataclass(frozen=True)
 class Chromatin:
-    """How a nucleus looks inside.
-
-    Attributes
-    ----------
-    fine, coarse : float
-        Strength of the small and the large grain, relative to the nucleus.
-    grain_px : float
-        Size (standard deviation) of the small grain.
-    nucleoli : int
-        At most that many dark spots.
-    flatness : int
-        Exponent of the profile: 2 is a ball, 8 nearly a plateau.
-    """
+    """How a nucleus looks inside."""
 
     fine: float = 0.07
     coarse: float = 0.10
     grain_px: float = 1.2
     nucleoli: int = 4
     flatness: int = 6
+    """Exponent of the profile: 2 is a ball, 8 nearly a plateau."""
 
 
 class NucleusPainter:

@@ -19,14 +19,8 @@ _WHITE = np.float32(243.0)
 
 
 def draw_stained(scene: Scene, rng: np.random.Generator) -> Drawn:
-    """Draw a slide by Beer's law from the densities of two dyes.
-
-    Returns
-    -------
-    Drawn
-        ``image`` uint8 (H, W, 3); ``labels`` int32 (H, W), 1 … N.
-    """
-    placed = place_nuclei(scene.plan(), rng)
+    """A slide by Beer's law from the densities of two dyes."""
+    placed = place_nuclei(scene, rng)
     blue = np.zeros(placed.labels.shape, dtype=np.float32)
     look = Chromatin(fine=0.14, coarse=0.16, grain_px=0.3 / scene.mpp, nucleoli=2, flatness=8)
     weights = rng.lognormal(np.log(0.75), 0.25, len(placed.outlines)).clip(0.4, 1.3)

@@ -34,7 +34,7 @@ class ThresholdDetector(Detector):
         )
 
     def detect(self, tiles: Sequence[NDArray[np.float32]], *, fill: float) -> list[Detections]:
-        """See :meth:`cellseg.network.detect.Detector.detect`; the score is always 0.9."""
+        """The score is always 0.9."""
         return [self._one(tile, fill) for tile in tiles]
 
     def _one(self, tile: NDArray[np.float32], fill: float) -> Detections:

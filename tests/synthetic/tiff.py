@@ -18,22 +18,9 @@ from cellseg.errors import writing
 
 @dataclass(frozen=True)
 class PyramidLayout:
-    """How a picture lies in its file.
+    """How a picture lies in its file; each level is half of the one before.
 
-    Attributes
-    ----------
-    mpp : float or None
-        µm per pixel, for the resolution tags and OME-XML; None leaves it out.
-    tile_px : int
-        Side of a tile, a multiple of 16.
-    levels : int
-        Levels in all, each half of the one before, kept as SubIFDs of the first.
-    compression : str
-        What tifffile takes: 'zlib', 'lzw', 'jpeg', 'none'.
-    channel : str or None
-        A name makes the file an OME-TIFF of that one channel.
-    description : str
-        ImageDescription, ASCII, where the file is no OME-TIFF.
+    The name of a channel makes it an OME-TIFF of that one channel.
     """
 
     mpp: float | None = 0.25
@@ -43,22 +30,15 @@ class PyramidLayout:
     channel: str | None = None
     description: str = ""
 
-    def __post_init__(self) -> None:
-        if self.tile_px < 16 or self.tile_px % 16:
-            raise ValueError(f"expected a tile that is a multiple of 16 px, got {self.tile_px}")
-        if self.levels < 1:
-            raise ValueError(f"expected at least 1 level, got {self.levels}")
-
     def tags(self) -> dict[str, Any]:
         """What every level of the file has, as tifffile's write() takes it."""
-        tags: dict[str, Any] = {"tile": (self.tile_px, self.tile_px), "software": "cellseg"}
-        if self.compression != "none":
-            tags["compression"] = self.compression
-        if self.compression in ("zlib", "lzw"):
-            tags["predictor"] = True
-        if self.compression == "zlib":
-            tags["compressionargs"] = {"level": 4}
-        return tags
+        lossless = {"predictor": True, "compressionargs": {"level": 4}}
+        return {
+            "tile": (self.tile_px, self.tile_px),
+            "software": "cellseg",
+            "compression": self.compression,
+            **(lossless if self.compression == "zlib" else {}),
+        }
 
     def resolution(self, downsample: int) -> dict[str, Any]:
         """Resolution tags of one level."""
@@ -69,22 +49,7 @@ class PyramidLayout:
 
 
 def write_pyramid(path: Path, image: NDArray[np.generic], *, layout: PyramidLayout) -> None:
-    """Write a picture with its pyramid; the file appears when it is complete.
-
-    Parameters
-    ----------
-    path : Path
-        The file; its folder is made where there is none.
-    image : ndarray, (H, W) or (H, W, 3)
-        Any integer dtype.
-    layout : PyramidLayout
-        Tiles, levels, compression, metadata.
-
-    Raises
-    ------
-    OutputError
-        If the file cannot be written.
-    """
+    """Write a picture of integers with its pyramid; its folder is made where there is none."""
     photometric = "rgb" if image.ndim == 3 else "minisblack"
     common = {**layout.tags(), "photometric": photometric}
     with new_tiff(path, ome=layout.channel is not None) as tif:
