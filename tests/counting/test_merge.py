@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from cellseg.counting.merge import MergeRules, MergeStats, SeamMerger, Settled
 from cellseg.counting.merge._masks import largest_piece
-from cellseg.geometry import Box, TileGrid
+from cellseg.geometry import Box, TileGrid, box_of
 from cellseg.instances import Instances
 
 # A busy machine is no fault: no deadlines.
@@ -34,15 +34,6 @@ class Known:
     score: float = 0.9
     label: int = 0
 
-    @property
-    def box(self) -> Box:
-        return frame_box(self.frame)
-
-
-def frame_box(frame: np.ndarray) -> Box:
-    ys, xs = np.nonzero(frame)
-    return Box(int(ys.min()), int(xs.min()), int(ys.max()) + 1, int(xs.max()) + 1)
-
 
 def ellipse(shape, cy, cx, ry, rx) -> np.ndarray:
     y, x = np.ogrid[: shape[0], : shape[1]]
@@ -55,36 +46,34 @@ def rectangle(shape, y0, x0, y1, x1) -> np.ndarray:
     return frame
 
 
-def as_instances(frames, scores, labels) -> Instances:
-    boxes = [frame_box(frame) for frame in frames]
+def as_instances(cells: list[Known]) -> Instances:
+    boxes = [box_of(cell.frame) for cell in cells]
     return Instances.build(
-        [(b.y0, b.x0, b.y1, b.x1) for b in boxes],
-        scores,
-        labels,
-        [frame[b.y0 : b.y1, b.x0 : b.x1] for frame, b in zip(frames, boxes, strict=True)],
+        [box.corners for box in boxes],
+        [cell.score for cell in cells],
+        [cell.label for cell in cells],
+        [cell.frame[box.pixels] for cell, box in zip(cells, boxes, strict=True)],
     )
 
 
 def seen(cells: list[Known], window: Box) -> Instances:
     """What a perfect detector finds in a window: the part of each cell inside it."""
-    inside = np.zeros(cells[0].frame.shape, dtype=bool) if cells else np.zeros((1, 1), dtype=bool)
-    inside[window.y0 : window.y1, window.x0 : window.x1] = True
-    cut = [(cell.frame & inside, cell) for cell in cells]
-    cut = [(frame, cell) for frame, cell in cut if frame.any()]
-    return as_instances(
-        [frame for frame, _ in cut],
-        [cell.score for _, cell in cut],
-        [cell.label for _, cell in cut],
-    )
+    parts = []
+    for cell in cells:
+        frame = np.zeros_like(cell.frame)
+        frame[window.pixels] = cell.frame[window.pixels]
+        if frame.any():
+            parts.append(replace(cell, frame=frame))
+    return as_instances(parts)
 
 
 def detections(cells: list[Known], grid: TileGrid, *, without=(), failed=()) -> PLACES:
+    """What a perfect detector finds in each tile; nothing in those that failed."""
+    places = {(tile.row, tile.column): tile for tile in grid}
     return {
-        (tile.row, tile.column): Instances.empty()
-        if (tile.row, tile.column) in failed
-        else seen(cells, tile.padded)
-        for tile in grid
-        if (tile.row, tile.column) not in without
+        place: seen([] if place in failed else cells, tile.padded)
+        for place, tile in places.items()
+        if place not in without
     }
 
 
@@ -131,8 +120,7 @@ def owners(settled: Settled, shape: tuple[int, int]) -> np.ndarray:
     """How many cells claim each pixel."""
     count = np.zeros(shape, dtype=int)
     for i, mask in enumerate(settled.instances.masks):
-        y0, x0, y1, x1 = settled.instances.boxes[i]
-        count[y0:y1, x0:x1] += mask
+        count[settled.instances.box(i).pixels] += mask
     return count
 
 
@@ -155,10 +143,9 @@ class Item:
 
     @property
     def key(self):
-        b = frame_box(self.frame)
-        crop = self.frame[b.y0 : b.y1, b.x0 : b.x1]
-        corners = (b.y0, b.x0, b.y1, b.x1)
-        return (-self.score, corners, crop.tobytes(), self.label, self.stitched)
+        b = box_of(self.frame)
+        mask = self.frame[b.pixels].tobytes()
+        return (-self.score, b.corners, mask, self.label, self.stitched)
 
 
 def reference(grid: TileGrid, found: PLACES, *, absent=()) -> Counter:
@@ -184,11 +171,10 @@ def reference(grid: TileGrid, found: PLACES, *, absent=()) -> Counter:
             pieces, _ = ndimage.label(left, np.ones((3, 3)))
             left = pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])
         taken |= left
-        b = frame_box(left)
+        b = box_of(left)
         border = b.y0 < 2 or b.x0 < 2 or b.y1 > grid.height - 2 or b.x1 > grid.width - 2
-        corners = (b.y0, b.x0, b.y1, b.x1)
-        mask = left[b.y0 : b.y1, b.x0 : b.x1].tobytes()
-        result[corners, mask, item.score, item.label, item.stitched, border] += 1
+        mask = left[b.pixels].tobytes()
+        result[b.corners, mask, item.score, item.label, item.stitched, border] += 1
     return result
 
 
@@ -213,14 +199,12 @@ def _items(grid: TileGrid, found: PLACES, absent=()) -> list[Item]:
         core, p = tile.core.widened(8).intersection(grid.extent), tile.padded
         for i, mask in enumerate(instances.masks):
             frame = np.zeros((grid.height, grid.width), dtype=bool)
-            y0, x0, y1, x1 = instances.boxes[i]
-            frame[y0:y1, x0:x1] = mask
-            if not frame[core.y0 : core.y1, core.x0 : core.x1].any():
+            frame[instances.box(i).pixels] = mask
+            if not frame[core.pixels].any():
                 continue
             part = bool((frame & ~_inside(p, grid)).any())
-            rows, columns = np.nonzero(frame)
-            y = (int(rows.min()) + int(rows.max()) + 1) // 2
-            x = (int(columns.min()) + int(columns.max()) + 1) // 2
+            b = box_of(frame)
+            y, x = (b.y0 + b.y1) // 2, (b.x0 + b.x1) // 2
             owner = (y // grid.core[0], x // grid.core[1])
             near = tile.core.widened(4)
             is_near = near.y0 <= y < near.y1 and near.x0 <= x < near.x1
@@ -234,8 +218,7 @@ def _items(grid: TileGrid, found: PLACES, absent=()) -> list[Item]:
 
 def _joined(parts: list[Item], grid: TileGrid, absent) -> list[Item]:
     def agree(a: Item, b: Item) -> bool:
-        both = a.tile.padded.intersection(b.tile.padded)
-        window = (slice(both.y0, both.y1), slice(both.x0, both.x1))
+        window = a.tile.padded.intersection(b.tile.padded).pixels
         return a.tile != b.tile and iou(a.frame[window], b.frame[window]) >= 0.5
 
     cells, left = [], list(parts)
@@ -272,7 +255,7 @@ def small_cells(draw, *, most: int = 25) -> list[Known]:
     for _ in range(draw(st.integers(1, most))):
         near = cells and draw(st.booleans())  # often beside, on or in another
         if near:
-            b = draw(st.sampled_from(cells)).box
+            b = box_of(draw(st.sampled_from(cells)).frame)
             cy = (b.y0 + b.y1) // 2 + draw(st.integers(-12, 12))
             cx = (b.x0 + b.x1) // 2 + draw(st.integers(-12, 12))
         else:
@@ -414,8 +397,7 @@ def test_cells_alike_in_score_and_box_are_told_apart_by_their_masks(turned):
     if turned:
         masks.reverse()
     found = Instances.build([(20, 20, 26, 26)] * 2, [0.9, 0.9], [0, 0], masks)
-    rest = {(tile.row, tile.column): Instances.empty() for tile in GRID}
-    settled, _ = merge(GRID, rest | {(0, 0): found})
+    settled, _ = merge(GRID, detections([], GRID) | {(0, 0): found})
     assert len(settled) == 1
     assert not settled.instances.masks[0][0, 1]
 
@@ -457,8 +439,7 @@ def test_slightly_different_duplicates_collapse_to_the_best():
         (0, 0): seen([Known(ellipse(SHAPE, 50, 96, 10, 10), 0.8)], GRID.at(0, 0).padded),
         (0, 1): seen([Known(ellipse(SHAPE, 51, 97, 11, 10), 0.9, 1)], GRID.at(0, 1).padded),
     }
-    rest = {(tile.row, tile.column): Instances.empty() for tile in GRID}
-    settled, stats = merge(GRID, rest | found)
+    settled, stats = merge(GRID, detections([], GRID) | found)
     assert settled.instances.scores.tolist() == [np.float32(0.9)]
     assert settled.instances.classes.tolist() == [1]
     assert stats.duplicates == 1
@@ -485,7 +466,7 @@ def test_within_two_pixels_of_an_inner_edge_is_a_part(end, part):
     # It lies across the seam, longer than the halo, and the tile that owns its middle missed it: a
     # whole is left to that tile, a part is dropped when it is in.
     grid = TileGrid(64, 192, 96, 32)
-    cell = as_instances([rectangle((64, 192), 20, 90, 24, end)], [0.9], [0])
+    cell = as_instances([Known(rectangle((64, 192), 20, 90, 24, end))])
     settled, stats = merge(grid, {(0, 0): cell, (0, 1): Instances.empty()})
     assert len(settled) == 0
     assert (stats.parts_dropped, stats.outside) == (part, not part)
@@ -493,11 +474,11 @@ def test_within_two_pixels_of_an_inner_edge_is_a_part(end, part):
 
 def test_a_lone_part_stays_with_the_tile_that_owns_its_middle():
     grid = TileGrid(64, 192, 96, 32)
-    mine = as_instances([rectangle((64, 192), 20, 30, 24, 128)], [0.9], [0])
+    mine = as_instances([Known(rectangle((64, 192), 20, 30, 24, 128))])
     settled, _ = merge(grid, {(0, 0): mine, (0, 1): Instances.empty()})
     assert settled.instances.boxes.tolist() == [[20, 30, 24, 128]]
     assert settled.stitched.tolist() == [False]
-    theirs = as_instances([rectangle((64, 192), 20, 90, 24, 128)], [0.9], [0])
+    theirs = as_instances([Known(rectangle((64, 192), 20, 90, 24, 128))])
     assert len(merge(grid, {(0, 0): theirs, (0, 1): Instances.empty()})[0]) == 0
     assert len(merge(grid, {(0, 0): theirs}, absent={(0, 1)})[0]) == 1
 
@@ -631,11 +612,11 @@ def test_what_is_pending_does_not_grow_with_the_slide():
             p = tile.padded
             boxes, masks, chosen = [], [], []
             for i in np.flatnonzero((ys > p.y0 - 6) & (ys < p.y1 + 6)):
-                box = Box(int(ys[i]) - 5, int(xs[i]) - 5, int(ys[i]) + 6, int(xs[i]) + 6)
+                box = Box(int(ys[i]), int(xs[i]), int(ys[i]) + 1, int(xs[i]) + 1).widened(5)
                 cut = box.intersection(p)
-                mask = disc[cut.y0 - box.y0 : cut.y1 - box.y0, cut.x0 - box.x0 : cut.x1 - box.x0]
+                mask = disc[cut.inside(box)]
                 if mask.any():
-                    boxes.append((cut.y0, cut.x0, cut.y1, cut.x1))
+                    boxes.append(cut.corners)
                     masks.append(mask)
                     chosen.append(i)
             labels = np.zeros(len(boxes), dtype=int)
@@ -654,8 +635,7 @@ def test_masks_need_not_fill_their_boxes():
     given_ = Instances.build(
         [(30, 40, 50, 60), (0, 0, 2, 2)], [0.9, 0.9], [0, 0], [mask, mask[:2, :2]]
     )
-    found = {(tile.row, tile.column): Instances.empty() for tile in GRID} | {(0, 0): given_}
-    settled, stats = merge(GRID, found)
+    settled, stats = merge(GRID, detections([], GRID) | {(0, 0): given_})
     assert settled.instances.boxes.tolist() == [[35, 46, 39, 52]]
     assert stats.outside == 1
 
