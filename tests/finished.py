@@ -31,6 +31,8 @@ from cellseg.run import change, run
 from cellseg.table import Scale, columns, measure
 
 FACTS = ("tissue_mm2", "skipped_share")
+DISCS = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
+"""Every disc that :func:`synthetic.draw_discs` draws is a cell of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +159,11 @@ class BySize(ThresholdDetector):
         return [
             Detections(replace(one, classes=some)) for one, some in zip(found, kinds, strict=True)
         ]
+
+
+def request_for(path: Path, **settings: Any) -> CountRequest:
+    """A count of drawn discs, without a prefilter unless said otherwise."""
+    return CountRequest(**{"image": path, "protocol": DISCS, "prefilter": False, **settings})
 
 
 def counted(request: CountRequest, detector: Detector | None = None):

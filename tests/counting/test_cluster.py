@@ -21,16 +21,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from finished import begun, counted, table_of
+from finished import DISCS, begun, counted, request_for, table_of, told
 from microscopes import spoil
 from synthetic import write_disc_slide
 from synthetic.threshold import ThresholdDetector
 
 import cellseg.slide
-from cellseg.counting.request import CountRequest
-from cellseg.errors import CellsegError, InputError, Notice, RegionError, SettingsError
+from cellseg.errors import CellsegError, InputError, RegionError, SettingsError
 from cellseg.geometry import Box
-from cellseg.protocol import load_protocol
 from cellseg.result import load_result
 from cellseg.run import CountResult, TileDone, run
 
@@ -39,7 +37,6 @@ cloudpickle = pytest.importorskip("cloudpickle")
 
 from cellseg.counting import dask  # noqa: E402
 
-PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
 TILES = 3 * 4
 
 
@@ -69,10 +66,6 @@ def threads():
     """A scheduler and two workers of two threads, all in this process."""
     with cluster_of(2, 2) as cluster:
         yield cluster
-
-
-def request_for(path, **changes):
-    return replace(CountRequest(image=path, protocol=PROTOCOL, prefilter=False), **changes)
 
 
 def on(cluster, path, **changes):
@@ -192,11 +185,11 @@ def test_an_interrupted_run_goes_on_here_or_there_and_leaves_the_cluster_usable(
     elsewhere = replace(request, engine="local", scheduler=None)
     finished, events = counted(elsewhere)
     first = next(event for event in events if isinstance(event, TileDone))
-    assert any("going on" in str(event) for event in events if isinstance(event, Notice))
+    assert any("going on" in text for text in told(events))
     assert first.done == 1
     same(serial, finished)
     _, events = counted(request)
-    assert any("nothing to do" in str(event) for event in events if isinstance(event, Notice))
+    assert any("nothing to do" in text for text in told(events))
 
 
 def wait_until(condition):
@@ -253,17 +246,11 @@ def test_few_tiles_are_shared_by_all_workers(slide, threads, tmp_path, batches):
 
 
 def test_what_travels_is_small(slide):
-    from cellseg.counting.tiles import TileFound
-    from cellseg.geometry import TileGrid
-
-    _, truth = slide
-    (found,) = ThresholdDetector().detect(
-        [np.repeat(truth.image[..., :1] / np.float32(255), 3, axis=2)], fill=1.0
-    )
+    image = slide[1].image
+    grey = np.repeat(image[..., :1] / np.float32(255), 3, axis=2)
+    (found,) = ThresholdDetector().detect([grey], fill=1.0)
     assert len(found.instances) > 20
-    tile = TileGrid(350, 450, 512, 0).at(0, 0)
-    packed = pickle.dumps(TileFound(tile, found.instances))
-    assert len(packed) < truth.image.nbytes / 50
+    assert len(pickle.dumps(found.instances)) < image.nbytes / 50
 
 
 def test_no_scheduler_there(slide, monkeypatch, tmp_path):
@@ -387,7 +374,7 @@ def test_weights_are_loaded_once_a_slide_by_a_worker(slide, threads, monkeypatch
     assert results[0].summary.cells == truth.count
     here, there = ("default", "cpu", "auto", "torch"), ("default", "auto", "auto", "torch")
     assert loads == [here, there, here, there]
-    assert loaded.scores[1::2] == [PROTOCOL.score, 0.7]
+    assert loaded.scores[1::2] == [DISCS.score, 0.7]
 
 
 def test_a_worker_with_other_weights(slide, threads, monkeypatch, tmp_path):

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
-from finished import counted, told
+from finished import counted, request_for, told
 from PIL import Image
 from synthetic.discs import draw_discs
 from synthetic.tiff import PyramidLayout, write_pyramid
 
-from cellseg.counting.request import CountRequest
 from cellseg.derive import Recipe
 from cellseg.errors import SettingsError
-from cellseg.protocol import Marker, load_protocol
+from cellseg.protocol import Marker
 from cellseg.result import load_result
 from cellseg.run import change
 from cellseg.study.folder import load_study, write_summary
 from cellseg.study.page import write_study
 from cellseg.table.hotspot import HotSpot
 
-PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=256, largest_cell_um=20.0)
 LARGE = (Marker(measure="area_um2", threshold=45.0, name="large"),)
 ASKED = HotSpot(mm2=0.01)
 
@@ -42,8 +39,7 @@ def slide(tmp_path_factory):
 
 
 def result_of(slide, home, **settings):
-    request = CountRequest(image=slide, protocol=PROTOCOL, prefilter=False, output=home)
-    result, events = counted(replace(request, **settings))
+    result, events = counted(request_for(slide, output=home, **settings))
     return told(events), result
 
 

@@ -8,23 +8,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import shapely
-from finished import counted, table_of
+from finished import counted, request_for, table_of, told
 from PIL import Image
 from synthetic import write_disc_slide
 
 from cellseg.annotations.region import Region, Regions
 from cellseg.cli._images import Reporter
-from cellseg.counting.request import CountRequest
 from cellseg.derive.corrections import Corrections
 from cellseg.draw.pictures import overlay
-from cellseg.errors import ExistingResultError, Notice, SettingsError
+from cellseg.errors import ExistingResultError, SettingsError
 from cellseg.network.tissue import TissueMask
-from cellseg.protocol import load_protocol
 from cellseg.result import load_result
 from cellseg.run import Started, save
 from cellseg.table.summary import lines
 
-PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
 MPP = 0.5
 
 RING = Region(
@@ -47,21 +44,15 @@ def slide(tmp_path_factory):
     return path, write_disc_slide(path, np.random.default_rng(7), shape=(700, 900))
 
 
-def request_for(slide, home, **changes):
-    path, _ = slide
-    base = CountRequest(image=path, protocol=PROTOCOL, prefilter=False, output=home)
-    return replace(base, regions=REGIONS, **changes)
-
-
 @pytest.fixture(scope="module")
 def whole(slide, tmp_path_factory):
-    request = request_for(slide, tmp_path_factory.mktemp("whole"))
-    return counted(replace(request, regions=None))[0]
+    return counted(request_for(slide[0], output=tmp_path_factory.mktemp("whole")))[0]
 
 
 @pytest.fixture(scope="module")
 def part(slide, tmp_path_factory):
-    return counted(request_for(slide, tmp_path_factory.mktemp("part")))
+    home = tmp_path_factory.mktemp("part")
+    return counted(request_for(slide[0], output=home, regions=REGIONS))
 
 
 def centred_in(table, region):
@@ -125,9 +116,8 @@ def test_what_is_said_and_written(slide, part):
     started = next(event for event in events if isinstance(event, Started))
     assert "6 regions, " in started.text
     assert "skipped" not in started.text
-    notes = [str(event) for event in events if isinstance(event, Notice)]
-    assert any("(beside) lies outside of the slide" in text for text in notes)
-    assert any("(across) lies in part outside" in text for text in notes)
+    assert any("(beside) lies outside of the slide" in text for text in told(events))
+    assert any("(across) lies in part outside" in text for text in told(events))
     record = json.loads((folder / "run.json").read_text())
     assert [one["class"] for one in record["summary"]["regions"]] == ["Tumor", *[""] * 5]
     assert record["summary"]["regions"][1]["area_um2"]["quantiles"]["50"] > 0
@@ -143,10 +133,10 @@ def test_what_is_said_and_written(slide, part):
 
 
 def test_counted_again_there_is_nothing_to_do_and_another_region_is_refused(slide, tmp_path):
-    request = request_for(slide, tmp_path)
+    request = request_for(slide[0], output=tmp_path, regions=REGIONS)
     first, _ = counted(request)
     again, events = counted(request)
-    assert any("nothing to do" in str(event) for event in events if isinstance(event, Notice))
+    assert any("nothing to do" in text for text in told(events))
     assert again.summary == first.summary
     with pytest.raises(ExistingResultError):
         counted(replace(request, regions=None))
@@ -176,13 +166,13 @@ def test_tissue_of_a_region_is_measured_in_the_region():
 def test_thousands_of_regions_have_their_tissue_measured_together(slide, tmp_path):
     rng = np.random.default_rng(1)
     many = [Region.box(y, x, y + 40, x + 40) for y, x in rng.uniform(0, 700, (2_000, 2))]
-    result, events = counted(replace(request_for(slide, tmp_path), regions=Regions.of(many)))
+    result, events = counted(request_for(slide[0], output=tmp_path, regions=Regions.of(many)))
     regions = result.summary.regions
     assert len(regions) == 2_000
     assert sum(region.cells for region in regions) == sum(
         len(names.split("; ")) for names in table_of(result)["region"]
     )
-    assert any("…) lie" in str(event) for event in events if isinstance(event, Notice))
+    assert any("…) lie" in text for text in told(events))
 
 
 def free_place(truth, region):
@@ -196,8 +186,8 @@ def free_place(truth, region):
 
 
 def test_corrected_cells_get_their_regions_anew(slide, tmp_path):
-    _, truth = slide
-    result, _ = counted(request_for(slide, tmp_path))
+    path, truth = slide
+    result, _ = counted(request_for(path, output=tmp_path, regions=REGIONS))
     before = {one.name: one for one in result.summary.regions}
     corrections = Corrections.open(result.folder)
     in_ring = table_of(result).query("region == 'ring'")["label"].tolist()[:2]

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import finished
 import numpy as np
 import pytest
-from finished import table_of
+from finished import request_for, table_of, told
 from synthetic import write_disc_slide
 from synthetic.arrays import draw_array
 from synthetic.discs import DISC_RGB, GROUND_RGB, draw_discs
 from synthetic.tiff import PyramidLayout, write_pyramid
 
 from cellseg.annotations.region import Region, Regions
-from cellseg.counting.request import CountRequest
-from cellseg.errors import Notice, SettingsError
-from cellseg.protocol import load_protocol
+from cellseg.errors import SettingsError
 from cellseg.study.folder import load_study, write_summary
 from cellseg.study.page import write_study
-
-PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=256, largest_cell_um=20.0)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +34,7 @@ def counted(tmp_path_factory):
     image[drawn.mask] = GROUND_RGB
     image[drawn.mask & (discs.labels > 0)] = DISC_RGB
     write_pyramid(home / "array.tif", image, layout=PyramidLayout(mpp=0.5, tile_px=256))
-    request = CountRequest(image=home / "array.tif", protocol=PROTOCOL, output=home, tma=True)
+    request = request_for(home / "array.tif", tma=True, prefilter=True)
     return drawn, finished.counted(request)[1]
 
 
@@ -56,8 +53,7 @@ def test_each_core_holds_its_own_cells(counted):
     }  # fmt: skip
     missing = run_json["array"]["missing"]
     assert len(missing) == 12 - len(drawn.centres) > 0
-    said = [str(event) for event in events if isinstance(event, Notice)]
-    assert any(f"missing: {', '.join(missing)}" in text for text in said)
+    assert any(f"missing: {', '.join(missing)}" in text for text in told(events))
 
 
 def test_each_core_has_a_row_and_a_field_of_the_map(counted):
@@ -76,17 +72,12 @@ def test_each_core_has_a_row_and_a_field_of_the_map(counted):
 
 def test_what_is_no_array_is_counted_whole(tmp_path):
     truth = write_disc_slide(tmp_path / "discs.tif", np.random.default_rng(1), shape=(600, 700))
-    request = CountRequest(
-        image=tmp_path / "discs.tif", protocol=PROTOCOL, output=tmp_path, tma=True
-    )
+    request = request_for(tmp_path / "discs.tif", tma=True, prefilter=True)
     result, events = finished.counted(request)
     assert result.summary.cells == truth.count
     assert result.summary.regions == ()
     assert any("the whole slide is counted" in str(one) for one in events)
     assert any("the whole slide is counted" in text for text in result.warnings)
-    both = CountRequest(
-        image=tmp_path / "discs.tif", protocol=PROTOCOL, tma=True, output=tmp_path / "both",
-        regions=Regions((Region.box(0, 0, 90, 90),)),
-    )  # fmt: skip
+    both = replace(request, regions=Regions((Region.box(0, 0, 90, 90),)))
     with pytest.raises(SettingsError, match="cores of an array are regions already"):
         finished.counted(both)
