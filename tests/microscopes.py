@@ -5,11 +5,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
 import tifffile
 import zarr
+
+from cellseg.geometry import Box
+from cellseg.slide import Slide, open_slide
 
 MPP = 0.5
 
@@ -29,6 +33,22 @@ def spoil(path: Path, tile: int, damage=rotted, *, page=lambda tif: tif.pages[0]
         data = file.read(size)
         file.seek(start)
         file.write(damage(data))
+
+
+def saved(folder: Path, pixels: np.ndarray, name: str = "image.tif", **options: object) -> Path:
+    """A TIFF as tifffile writes it."""
+    tifffile.imwrite(folder / name, pixels, **options)
+    return folder / name
+
+
+def whole(slide: Slide) -> np.ndarray:
+    return slide.read(Box(0, 0, slide.height, slide.width))
+
+
+def pixels_of(path: Path, **options: Any) -> np.ndarray:
+    """All pixels of a slide."""
+    with open_slide(path, **options) as slide:
+        return whole(slide)
 
 
 def trestle(path: Path, pixels: np.ndarray) -> Path:

@@ -1,11 +1,16 @@
-"""Noise is no nuclei, however it is made; faint nuclei are nuclei."""
+"""Noise and bare background are no nuclei, however they are made; faint nuclei are nuclei."""
 
 from __future__ import annotations
 
 import io
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import shapely
+import skimage
 import tifffile
 from finished import counted
 from PIL import Image
@@ -13,13 +18,19 @@ from scipy import ndimage
 from synthetic import FluorescenceScene, draw_fluorescence
 from synthetic.nuclei import Scene
 from synthetic.stained import draw_stained
+from synthetic.threshold import ThresholdDetector
 
+import cellseg
+from cellseg.counting.measured import is_background, is_ringed
+from cellseg.counting.request import CountRequest
+from cellseg.instances import Instances
 from cellseg.result import load_result
-from cellseg.run import CountRequest
+from cellseg.run import run
 from cellseg.stain.contrast import look_at
 
 SHAPE = (384, 448)
 SAID = "no contrast beyond noise was found: nothing is counted"
+EOSIN = np.array((226.0, 160.0, 196.0))
 
 
 def is_said(warnings):
@@ -89,19 +100,6 @@ def result_of(path, **settings):
     return counted(CountRequest(image=path, **settings))[0]
 
 
-@pytest.mark.parametrize(
-    "name", ["16 bit, blurred", "JPEG 75, little noise", "few photons", "hot pixels", "channels"]
-)
-def test_an_empty_field_counts_as_nothing_and_is_told(tmp_path, name):
-    path = tmp_path / "empty.tif"
-    pixels = EMPTY[name](np.random.default_rng(5))
-    tifffile.imwrite(path, pixels, photometric="rgb" if pixels.ndim == 3 else "minisblack")
-    result = result_of(path)
-    assert result.summary.cells == 0
-    assert is_said(result.warnings)
-    assert is_said(load_result(result.folder).run["warnings"])
-
-
 def test_what_cannot_be_read_of_an_empty_field_is_said(tmp_path):
     path = tmp_path / "cut.tif"
     tifffile.imwrite(path, EMPTY["16 bit, white"](np.random.default_rng(5)), rowsperstrip=16)
@@ -162,9 +160,8 @@ def test_a_single_nucleus_is_counted_alone(tmp_path):
     y, x = np.mgrid[:768, :768]
     nucleus = ndimage.gaussian_filter((np.hypot(y - 300, x - 500) < 9).astype(float), 1)
     pixels = 100 + 9 * ndimage.gaussian_filter(rng.standard_normal((768, 768)), 1) * 3.5
-    path = tmp_path / "one.tif"
-    tifffile.imwrite(path, (pixels + 400 * nucleus).astype(np.uint16))
-    result = result_of(path)
+    tifffile.imwrite(tmp_path / "one.tif", (pixels + 400 * nucleus).astype(np.uint16))
+    result = result_of(tmp_path / "one.tif")
     assert result.summary.cells == 1
     assert not any("noise may be counted" in line for line in result.warnings)
     settings = load_result(result.folder).run["settings"]
@@ -182,15 +179,14 @@ def test_a_slide_that_is_empty_but_for_one_corner_is_not_empty(tmp_path, monkeyp
     for row in range(40, 500, 60):
         for column in range(40, 500, 60):
             pixels[:, left : left + 512][np.hypot(y - row, x - column) < 10] += 300
-    path = tmp_path / "corner.tif"
-    tifffile.imwrite(path, pixels)
-    assert result_of(path, prefilter=False).summary.cells == 64
+    tifffile.imwrite(tmp_path / "corner.tif", pixels)
+    assert result_of(tmp_path / "corner.tif", prefilter=False).summary.cells == 64
 
 
 STAINED = {
     "white glass": lambda rng: np.full((*SHAPE, 3), 244.0),
-    "plain eosin": lambda rng: np.full((*SHAPE, 3), (226.0, 160.0, 196.0)),
-    "uneven eosin": lambda rng: uneven()[..., None] * (226.0, 160.0, 196.0),
+    "plain eosin": lambda rng: np.full((*SHAPE, 3), EOSIN),
+    "uneven eosin": lambda rng: uneven()[..., None] * EOSIN,
     "texture out of focus": lambda rng: (
         np.array((200.0, 130.0, 180.0)) + 15 * blurred(rng, 15)[..., None]
     ),
@@ -201,16 +197,33 @@ STAINED = {
 }
 
 
-@pytest.mark.parametrize("name", STAINED)
-def test_stained_without_nuclei(tmp_path, name):
-    rng = np.random.default_rng(2)
-    pixels = STAINED[name](rng)
-    pixels = jpeg(pixels + 2 * rng.standard_normal(pixels.shape), 80)
-    path = tmp_path / "stained.tif"
-    tifffile.imwrite(path, pixels, photometric="rgb")
-    result = result_of(path, protocol="he", prefilter=False)
+def noisy_jpeg(make):
+    def noisy(rng):
+        pixels = make(rng)
+        return jpeg(pixels + 2 * rng.standard_normal(pixels.shape), 80)
+
+    return noisy
+
+
+HE = {"protocol": "he", "prefilter": False}
+COUNTED = {
+    **{name: (EMPTY[name], {}) for name in (
+        "16 bit, blurred", "JPEG 75, little noise", "few photons", "hot pixels", "channels",
+    )},
+    **{name: (noisy_jpeg(make), HE) for name, make in STAINED.items()},
+    "glass": (lambda rng: np.full((512, 512, 3), 244, np.uint8), {"protocol": "he"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "settings"), COUNTED.values(), ids=COUNTED)
+def test_an_empty_field_counts_as_nothing_and_is_told(tmp_path, make, settings):
+    pixels = make(np.random.default_rng(5))
+    colours = "rgb" if pixels.ndim == 3 else "minisblack"
+    tifffile.imwrite(tmp_path / "empty.tif", pixels, photometric=colours)
+    result = result_of(tmp_path / "empty.tif", **settings)
     assert result.summary.cells == 0
     assert is_said(result.warnings)
+    assert is_said(load_result(result.folder).run["warnings"])
 
 
 def test_scenes_with_nuclei_are_not_empty():
@@ -221,14 +234,6 @@ def test_scenes_with_nuclei_are_not_empty():
     assert look_at(
         draw_fluorescence(faint, rng).image[..., None], "fluorescence", stained=False
     ).objects
-
-
-def test_glass_without_tissue_is_told(tmp_path):
-    path = tmp_path / "glass.tif"
-    tifffile.imwrite(path, np.full((512, 512, 3), 244, np.uint8), photometric="rgb")
-    result = result_of(path, protocol="he")
-    assert result.summary.cells == 0
-    assert any("nothing is counted" in text for text in result.warnings)
 
 
 def test_one_large_bright_object_is_seen():
@@ -245,3 +250,83 @@ def test_one_large_bright_object_is_seen():
     assert seen.noise < 1, "the object's own texture is no noise"
     empty = rng.poisson(np.full(body.shape, 6)).astype(np.uint8)[..., None]
     assert not look_at(empty, "fluorescence", stained=False).objects
+
+
+NUCLEI = Path(__file__).parents[2] / "benchmarks" / "ihc_nuclei.csv"
+Y, X = np.mgrid[:40, :40]
+DISC = (Y - 20) ** 2 + (X - 20) ** 2 < 8**2
+
+
+def field(ground: float, cell: float, noise: float, channels: int = 3):
+    """A disc on even ground, with noise."""
+    rng = np.random.default_rng(0)
+    pixels = np.where(DISC, cell, ground)[..., None] + rng.normal(0, noise, (40, 40, channels))
+    return pixels.astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("ground", "noise"),
+    [(0.96, 0.005), (0.02, 0.01), (0.5, 0.02)],
+    ids=["glass", "dark", "phase contrast"],
+)
+def test_bare_background_is_no_cell_and_a_pale_one_is(ground, noise):
+    assert is_background(DISC, field(ground, ground, noise))
+    assert not is_background(DISC, field(ground, ground - 0.04, noise))
+    assert not is_background(DISC, field(ground, ground + 0.04, noise))
+
+
+def test_structure_makes_a_cell_also_without_contrast():
+    textured = field(0.5, 0.5, 0.02)
+    textured[DISC] += np.where((Y + X)[DISC] % 2, 0.06, -0.06)[:, None]
+    assert not is_background(DISC, textured)
+
+
+def test_unknown_pixels_are_not_held_against_a_cell():
+    assert not is_background(DISC, np.full((40, 40, 3), np.nan, np.float32))
+    assert not is_background(np.ones((40, 40), bool), field(0.96, 0.96, 0.005))
+
+
+@pytest.mark.parametrize(
+    ("inside", "around", "expected"),
+    [(0.1, 0.4, True), (0.6, 0.3, False), (0.1, 0.05, None)],
+    ids=["membranes", "a positive nucleus", "counterstain alone"],
+)
+def test_brown_around_a_nucleus_is_told_from_brown_in_it(inside, around, expected):
+    assert is_ringed(DISC, np.where(DISC, inside, around)) is expected
+
+
+def test_nuclei_among_stained_membranes_are_found_and_doubted(tmp_path):
+    """Against nuclei that were annotated by eye."""
+    skimage.io.imsave(tmp_path / "membranes.png", skimage.data.immunohistochemistry())
+    *_, result = run(CountRequest(image=tmp_path / "membranes.png", mpp=0.6))
+    nuclei = pd.read_csv(NUCLEI)
+    centres = shapely.points(nuclei["x"], nuclei["y"])
+    met = shapely.STRtree(cellseg.load_result(result.folder).outlines).query(centres, "within")[0]
+    found = nuclei["kind"].iloc[np.unique(met)].value_counts() / nuclei["kind"].value_counts()
+    assert found["gland"] > 0.7
+    assert found["stroma"] > 0.85
+    assert any("membranes or cytoplasm" in doubt for doubt in result.warnings)
+    assert not any("pixel size" in doubt for doubt in result.warnings)
+
+
+class Dreaming(ThresholdDetector):
+    """Finds the dark discs, and one more on the glass."""
+
+    def detect(self, tiles, *, fill):
+        found = super().detect(tiles, fill=fill)
+        dreamt = Instances.build([(300, 300, 316, 316)], [0.9], [0], [DISC[12:28, 12:28]])
+        return [
+            replace(one, instances=Instances.concatenate([one.instances, dreamt])) for one in found
+        ]
+
+
+def test_an_outline_on_glass_is_left_out_of_a_count_and_recorded(tmp_path):
+    rng = np.random.default_rng(1)
+    pixels = rng.normal(240, 1, (512, 512, 3))
+    for y, x in [(60, 60), (60, 200), (200, 130)]:
+        pixels[y - 8 : y + 9, x - 8 : x + 9] = (90, 60, 140)
+    tifffile.imwrite(tmp_path / "glass.tif", pixels.astype(np.uint8), photometric="rgb")
+    request = CountRequest(image=tmp_path / "glass.tif", mpp=0.25, protocol="he", prefilter=False)
+    done, _ = counted(request, Dreaming())
+    assert done.summary.cells == 3
+    assert load_result(done.folder).run["found"]["counted"]["like_background"] == 1

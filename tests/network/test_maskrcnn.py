@@ -1,39 +1,158 @@
-"""The network: torchvision's names, anchors that fit cells, bounded work."""
+"""The network: backbones by name, torchvision's names, anchors that fit cells, bounded work."""
 
 from __future__ import annotations
+
+import sys
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+from skimage.data import cat
 from torch import nn
+from torch.nn import functional as F
 from torchvision.models.detection import maskrcnn_resnet50_fpn
-from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
-from cellseg.network import roi_heads
-from cellseg.network.architecture import DOUBT, SMALL, Limits
+from cellseg.errors import WeightsError
+from cellseg.network import backbones, roi_heads
+from cellseg.network.architecture import BACKBONES, DOUBT, LITE0_EPS, SMALL, Architecture, Limits
+from cellseg.network.backbones import load_imagenet, with_pyramid
 from cellseg.network.detect import fine_masks, to_detections
 from cellseg.network.inference import NetworkOutput, Wanted
 from cellseg.network.maskrcnn import TrainingLimits, build_maskrcnn, forward_batch
+from cellseg.network.modelfile import ModelCard
 from cellseg.network.roi_heads import SparsePool
+from cellseg.network.weights import load_model, read_model, save_model
+
+CARD = ModelCard(name="test", classes=("nucleus",))
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_pyramid_over_any_backbone(name):
+    features = with_pyramid(name, 24, nn.BatchNorm2d)(torch.rand(1, 3, 128, 64))
+    shapes = {key: tuple(level.shape[1:]) for key, level in features.items()}
+    assert shapes == {
+        "0": (24, 32, 16), "1": (24, 16, 8), "2": (24, 8, 4), "3": (24, 4, 2), "pool": (24, 2, 1),
+    }  # fmt: skip
+
+
+def test_a_frozen_norm_is_that_of_its_arrays():
+    """Also in the gradients of the weights under it."""
+    torch.manual_seed(0)
+    plain = with_pyramid("efficientnet_lite0", 16, nn.BatchNorm2d)
+    image = torch.rand(2, 3, 64, 64)
+    plain.train()(image)  # moves its means and variances
+    for norm in (one for one in plain.modules() if isinstance(one, nn.BatchNorm2d)):
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.normal_(norm.bias)
+    frozen = with_pyramid("efficientnet_lite0", 16, FrozenBatchNorm2d)
+    frozen.load_state_dict(
+        {k: v for k, v in plain.state_dict().items() if not k.endswith("num_batches_tracked")}
+    )
+    found = []
+    for network in (plain.eval(), frozen.train()):
+        level = network(image)["2"]
+        weight = network.body.layer1[0][-1][0].weight
+        found.append((level, *torch.autograd.grad(level.square().mean(), weight)))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 * float(a.detach().abs().max()))
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_file_says_which_network_it_is(name, tmp_path):
+    chosen = Architecture(backbone=name, pyramid=32, mask=16, box=48)
+    model = build_maskrcnn(1, architecture=chosen)
+    path = tmp_path / "model.safetensors"
+    save_model(path, model.state_dict(), CARD, quantise=False)
+    assert Architecture.of(read_model(path)[0]) == chosen
+    loaded, card = load_model(path)
+    assert (card.backbone, card.pyramid, card.format) == (name, 32, 2)
+    for key, value in loaded.state_dict().items():
+        assert torch.equal(value, model.state_dict()[key]), key
+
+
+def test_an_unknown_backbone_is_one_line(tmp_path):
+    path = tmp_path / "new.safetensors"
+    text = CARD.model_copy(update={"backbone": "convnext"}).model_dump_json()
+    save_file({"a": torch.zeros(1)}, path, {"cellseg": text})
+    with pytest.raises(WeightsError, match="backbone 'convnext' is unknown"):
+        read_model(path)
+    with pytest.raises(ValueError, match="no backbone 'convnext'; known: resnet50"):
+        Architecture(backbone="convnext")
+
+
+def test_imagenet_weights_know_a_cat():
+    """The package's classifier on these features: wrong padding or a wrong order would not."""
+    pytest.importorskip(backbones.IMAGENET_PACKAGE)
+    body = with_pyramid("efficientnet_lite0", 8, nn.BatchNorm2d).body
+    load_imagenet(body)
+    path = backbones.files(backbones.IMAGENET_PACKAGE) / "models" / backbones.IMAGENET_FILE
+    given = torch.load(str(path), weights_only=True)
+    image = torch.from_numpy(cat().copy()).permute(2, 0, 1)[None].float() / 255
+    image = F.interpolate(image, (224, 224), mode="bilinear", antialias=True)
+    with torch.no_grad():
+        head = F.conv2d(body.eval()((image - 0.5) / 0.5)["3"], given["_conv_head.weight"])
+        norm = [given[f"_bn1.{key}"] for key in ("running_mean", "running_var", "weight", "bias")]
+        head = F.relu6(F.batch_norm(head, *norm, eps=LITE0_EPS)).mean((2, 3))
+        logits = F.linear(head, given["_fc.weight"], given["_fc.bias"])
+    # 281 to 285 of ImageNet's classes are cats.
+    assert 281 <= int(logits.argmax()) <= 285
+
+
+def test_without_the_package_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, backbones.IMAGENET_PACKAGE, None)
+    with pytest.raises(WeightsError, match=r"cellseg-slides\[train\]"):
+        load_imagenet(nn.Identity())
+
+
+def test_another_file_in_the_package_is_refused(monkeypatch, tmp_path):
+    folder = tmp_path / backbones.IMAGENET_PACKAGE / "models"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").touch()
+    (folder / backbones.IMAGENET_FILE).write_bytes(b"no weights")
+    monkeypatch.delitem(sys.modules, backbones.IMAGENET_PACKAGE, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(WeightsError, match="its checksum differs"):
+        load_imagenet(nn.Identity())
+
+
+@pytest.mark.parametrize("chosen", [Architecture(mask=16, box=64), SMALL], ids=lambda a: a.backbone)
+def test_ignored_regions_and_boxes_alone_teach_what_they_can(chosen):
+    """Nothing is learned from an ignored region, and no outline from a box."""
+    torch.manual_seed(0)
+    limits = TrainingLimits(proposals=40, box_samples=32, mask_samples=8)
+    model = build_maskrcnn(1, architecture=chosen, training=limits).train()
+    images = [torch.rand(3, 96, 96)]
+    masks = torch.zeros(1, 96, 96, dtype=torch.uint8)
+    masks[0, 10:40, 10:40] = 1
+    target = {
+        "boxes": torch.tensor([[10.0, 10, 40, 40]]), "masks": masks, "labels": torch.tensor([1]),
+        "outlined": torch.tensor([False]), "ignored": torch.zeros(96, 96, dtype=torch.uint8),
+    }  # fmt: skip
+
+    def losses(target):
+        return {name: float(loss.detach()) for name, loss in model(images, [target]).items()}
+
+    box = losses(target)
+    assert box["loss_mask"] == 0
+    assert box["loss_box_reg"] > 0
+    assert losses(target | {"outlined": torch.tensor([True])})["loss_mask"] > 0
+
+    none = {"boxes": torch.zeros(0, 4), "masks": masks[:0], "labels": torch.zeros(0).long()}
+    every = torch.ones(96, 96, dtype=torch.uint8)
+    found = losses(none | {"ignored": every})
+    assert np.nan_to_num(found["loss_objectness"]) == np.nan_to_num(found["loss_classifier"]) == 0
+    assert losses(none | {"ignored": 0 * every})["loss_objectness"] > 0
+
 
 HEADS = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
 
 
 @pytest.fixture(scope="module")
 def model():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return build_maskrcnn(2).eval()
-
-
-def targets(count, side=96):
-    boxes, masks = [], torch.zeros((count, side, side), dtype=torch.uint8)
-    for i in range(count):
-        y, x = 4 + 22 * (i // 4), 4 + 22 * (i % 4)
-        boxes.append([x, y, x + 16, y + 16])
-        masks[i, y : y + 16, x : x + 16] = 1
-    labels = torch.ones(count, dtype=torch.int64)
-    return {"boxes": torch.tensor(boxes, dtype=torch.float32), "labels": labels, "masks": masks}
+    torch.manual_seed(0)
+    return build_maskrcnn(2).eval()
 
 
 def test_names_and_shapes_are_torchvisions(model):
@@ -44,15 +163,6 @@ def test_names_and_shapes_are_torchvisions(model):
     different = {key for key in ours if ours[key].shape != theirs[key].shape}
     assert different
     assert all(key.startswith(HEADS) for key in different)
-
-
-def test_both_norms_hold_the_same_arrays(model):
-    trainable = build_maskrcnn(2, frozen_norm=False)
-    assert any(isinstance(m, nn.BatchNorm2d) for m in trainable.modules())
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
-    names = {k for k in trainable.state_dict() if not k.endswith("num_batches_tracked")}
-    assert names == set(model.state_dict())
-    assert all(p.requires_grad for p in trainable.backbone.parameters())
 
 
 @pytest.mark.parametrize("side", [7, 14])
@@ -87,14 +197,15 @@ def test_samples_and_their_gradients_are_torchvisions(side):
 
 
 def test_anchors_cover_cells(model):
-    batch, _ = model.transform([torch.zeros(3, 64, 64)])
+    batch, _ = model.transform([torch.zeros(3, 96, 64)])
     features = list(model.backbone(batch.tensors).values())
     (anchors,) = model.rpn.anchor_generator(batch, features)
     areas = ((anchors[:, 2] - anchors[:, 0]) * (anchors[:, 3] - anchors[:, 1])).sqrt()
     assert areas.min() < 9
     assert 120 < areas.max() < 140
-    # Three ratios on each level: 16², 8², 4², 2², 1² places.
-    assert len(anchors) == 3 * (256 + 64 + 16 + 4 + 1)
+    # Three ratios on each level, of an image that was not resized.
+    assert batch.image_sizes == [(96, 64)]
+    assert len(anchors) == 3 * (24 * 16 + 12 * 8 + 6 * 4 + 3 * 2 + 2 * 1)
 
 
 @pytest.mark.parametrize(("side", "detections"), [(64, 100), (1024, 10_485), (2048, 41_943)])
@@ -103,12 +214,6 @@ def test_limits_follow_the_area(side, detections):
     assert limits.detections == detections
     assert limits.proposals >= detections
     assert limits.pre_nms >= 4 * detections
-
-
-def test_no_resize(model):
-    batch, _ = model.transform([torch.rand(3, 96, 64)])
-    assert batch.image_sizes == [(96, 64)]
-    assert batch.tensors.shape == (1, 3, 96, 64)
 
 
 def select(model, logits, boxes, wanted):
@@ -158,9 +263,8 @@ def test_mask_branch_sees_only_what_is_kept(model, request, score, least):
 
 def test_large_boxes_are_looked_at_twice(request, monkeypatch):
     monkeypatch.setattr(roi_heads, "MASKS_AT_ONCE", 4)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = build_maskrcnn(2, architecture=SMALL).eval()
+    torch.manual_seed(0)
+    model = build_maskrcnn(2, architecture=SMALL).eval()
     heads = model.roi_heads
     images = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     images[1, :, 64:] = 0
@@ -230,8 +334,14 @@ def test_mask_samples_bound_the_training(request):
     limits = TrainingLimits(proposals=60, box_samples=32, mask_samples=4)
     model = build_maskrcnn(1, training=limits).train()
     seen = spied(model.roi_heads, request)
+    places = [(y, x) for y in (4, 26, 48) for x in (4, 26, 48, 70)]
+    masks = torch.zeros((len(places), 96, 96), dtype=torch.uint8)
+    for mask, (y, x) in zip(masks, places, strict=True):
+        mask[y : y + 16, x : x + 16] = 1
+    boxes = torch.tensor([[x, y, x + 16, y + 16] for y, x in places], dtype=torch.float32)
+    target = {"boxes": boxes, "labels": torch.ones(len(places)).long(), "masks": masks}
     with torch.no_grad():
-        losses = model([torch.rand(3, 96, 96)] * 2, [targets(12), targets(12)])
+        losses = model([torch.rand(3, 96, 96)] * 2, [target, target])
     assert set(losses) == {
         "loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg",
     }  # fmt: skip

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
+from tissue_training.network import UNet as Taught
 
 from cellseg.errors import WeightsError
 from cellseg.geometry import Box
 from cellseg.network import tissue
 from cellseg.network.tissue import TissueFinder, TissueMask, overview_features
+from cellseg.network.unet import UNet
 
 
 @pytest.fixture(scope="module")
@@ -266,3 +269,40 @@ def test_a_slide_read_in_strips_gives_what_the_whole_gives(finder, monkeypatch, 
     assert (got.search == expected.search).all()
     # The first is asked for the kind of light besides.
     assert sorted(made) in (sorted(set(made)), sorted([*set(made), 0]))
+
+
+def _taught(widths: tuple[int, ...] = (4, 6, 8)) -> Taught:
+    torch.manual_seed(0)
+    net = Taught(3, widths)
+    net(torch.rand(4, 3, 32, 32))  # statistics of its norms are other than at the start
+    return net.eval()
+
+
+def _net(widths: tuple[int, ...] = (4, 6, 8)) -> UNet:
+    state = {name: value.numpy() for name, value in _taught(widths).state_dict().items()}
+    return UNet(state, len(widths))
+
+
+@pytest.mark.parametrize("widths", [(4,), (4, 6), (4, 6, 8)])
+def test_numpy_and_torch_agree(widths):
+    image = np.random.default_rng(0).random((16, 24, 3), np.float32)
+    with torch.inference_mode():
+        expected = _taught(widths)(torch.from_numpy(image.transpose(2, 0, 1))[None])[0].numpy()
+    found = _net(widths)(image)
+    assert found.shape == (16, 24)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("widths", [(4,), (4, 6), (4, 6, 8)])
+def test_nothing_beyond_the_reach_changes_a_pixel(widths):
+    net = _taught(widths)
+    side, middle, reach = 96, 48, _net(widths).reach
+    images = torch.rand(1, 3, side, side, requires_grad=True)
+    net(images)[0, middle, middle].backward()
+    assert images.grad is not None
+    touched = images.grad[0].abs().sum(0) > 0
+    rows = torch.where(touched.any(1))[0]
+    assert middle - reach <= int(rows.min())
+    assert int(rows.max()) <= middle + reach
+    assert int(rows.max()) > middle

@@ -31,9 +31,8 @@ def typed(tmp_path_factory):
     """The shipped model, with two types: brighter than grey is the second."""
     state, card = read_model("default")
     state = {key: value for key, value in state.items() if not key.startswith(TYPE_KEYS)}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        head = TypeHead(SMALL.pyramid, len(TYPES)).state_dict()
+    torch.manual_seed(0)
+    head = TypeHead(SMALL.pyramid, len(TYPES)).state_dict()
     state |= {f"{TYPE_KEYS}{key}": value for key, value in head.items()}
     path = tmp_path_factory.mktemp("typed") / "typed.safetensors"
     save_model(path, state, card.model_copy(update={"types": TYPES}), quantise=True)
@@ -129,6 +128,18 @@ def test_training_starts_without_types(typed):
     assert Architecture.of(start) == SMALL
 
 
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory):
+    path = tmp_path_factory.mktemp("slide") / "slide.tif"
+    tifffile.imwrite(path, (255 * dark_discs()).astype(np.uint8))
+    with open_slide(path, mpp=0.25) as opened:
+        yield opened
+
+
+def plan_for(slide, info, **settings):
+    return make_plan(slide, CountRequest(image=slide.path, mpp=0.25, **settings), info)
+
+
 @pytest.mark.parametrize(
     ("wanted", "info", "protocol", "classes"),
     [
@@ -142,12 +153,8 @@ def test_training_starts_without_types(typed):
         (None, replace(INFO, types=()), "he_breast", None),
     ],
 )
-def test_when_nuclei_are_sorted(wanted, info, protocol, classes, tmp_path):
-    path = tmp_path / "slide.tif"
-    tifffile.imwrite(path, (255 * dark_discs()).astype(np.uint8))
-    request = CountRequest(image=path, mpp=0.25, protocol=protocol, cell_types=wanted)
-    with open_slide(path, mpp=0.25) as slide:
-        plan = make_plan(slide, request, info)
+def test_when_nuclei_are_sorted(wanted, info, protocol, classes, slide):
+    plan = plan_for(slide, info, protocol=protocol, cell_types=wanted)
     assert info.sorting(plan.protocol.cell_types).classes == (classes or ("nucleus",))
     assert any("as learned from breast" in note for note in plan.notes) is (classes is not None)
 
@@ -156,12 +163,6 @@ def test_when_nuclei_are_sorted(wanted, info, protocol, classes, tmp_path):
     ("types", "wanted", "why"),
     [((), "breast", "tells no cell types apart"), (TYPES, "skin", "from breast, not from skin")],
 )
-def test_types_that_a_model_does_not_have(types, wanted, why, tmp_path):
-    path = tmp_path / "slide.tif"
-    tifffile.imwrite(path, (255 * dark_discs()).astype(np.uint8))
-    request = CountRequest(image=path, mpp=0.25, protocol="he", cell_types=wanted)
-    with (
-        open_slide(path, mpp=0.25) as slide,
-        pytest.raises(SettingsError, match=why),
-    ):
-        make_plan(slide, request, replace(INFO, types=types))
+def test_types_that_a_model_does_not_have(types, wanted, why, slide):
+    with pytest.raises(SettingsError, match=why):
+        plan_for(slide, replace(INFO, types=types), protocol="he", cell_types=wanted)

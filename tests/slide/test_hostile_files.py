@@ -21,7 +21,7 @@ import pytest
 import tifffile
 import zarr
 from limited import IDLE, PROBE, limited
-from microscopes import spoil
+from microscopes import pixels_of, spoil
 from PIL import Image
 
 from cellseg.errors import InputError, RegionError, SettingsError
@@ -101,11 +101,6 @@ def ome_zarr(
              "compressor": None, "filters": None, "order": "C"}  # fmt: skip
     (path / "0" / ".zarray").write_text(json.dumps({**given, **array}))
     return path
-
-
-def seen(path: Path) -> np.ndarray:
-    with open_slide(path) as slide:
-        return slide.read(Box(0, 0, slide.height, slide.width))
 
 
 # --- A file's content never leads out of its folder.
@@ -211,7 +206,7 @@ def test_a_file_never_leads_out_of_its_folder(tmp_path, make):
 def test_neighbours_of_a_set_are_read(tmp_path):
     path = leads_by_name(tmp_path, tmp_path, 'FileName="second.ome.tif"')
     ome_file(tmp_path / "second.ome.tif", ome(SET.format(name=""), uuid="urn:uuid:2"), 200)
-    pixels = seen(path)
+    pixels = pixels_of(path)
     np.testing.assert_array_equal(pixels[..., 0], GREY)
     assert (pixels[..., 1] == 200).all()
 
@@ -227,25 +222,21 @@ def test_chunks_behind_links_inside_the_store_are_read(tmp_path):
     path = ome_zarr(tmp_path / "s.zarr")
     (path / "elsewhere").write_bytes(bytes([9]) * 1200)
     (path / "0" / "0.0").symlink_to(path / "elsewhere")
-    assert (seen(path) == 9).all()
-
-
-class Touch:
-    """Unpickled, it makes a file."""
-
-    def __init__(self, made: Path) -> None:
-        self.made = made
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.made,)
+    assert (pixels_of(path) == 9).all()
 
 
 def test_a_zarr_chunk_is_never_unpickled(tmp_path):
+    made = tmp_path / "made"
+
+    class Touch:
+        def __reduce__(self):
+            return Path.touch, (made,)
+
     path = ome_zarr(tmp_path / "s.zarr", compressor={"id": "pickle", "protocol": 5})
-    (path / "0" / "0.0").write_bytes(pickle.dumps(Touch(tmp_path / "made")))
+    (path / "0" / "0.0").write_bytes(pickle.dumps(Touch()))
     with contextlib.suppress(InputError):
-        seen(path)
-    assert not (tmp_path / "made").exists()
+        pixels_of(path)
+    assert not made.exists()
 
 
 # --- Claims: refused within seconds and a gigabyte.
@@ -341,23 +332,15 @@ def unpacks(
 
 def unpacks_zarr_3(folder: Path, codec: dict[str, Any], data: bytes) -> Path:
     path = folder / "s.zarr"
-    array = zarr.create_array(
-        str(path / "0"),
-        shape=(1200, 1200),
-        chunks=(1200, 1200),
-        dtype="u1",
-        zarr_format=3,
-        compressors=[],
-    )
-    array[...] = 1
+    entry = {"axes": [{"name": "y"}, {"name": "x"}], "datasets": [{"path": "0"}]}
+    group = zarr.open_group(path, mode="w", zarr_format=3)
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [entry]}
+    pixels = np.ones((1200, 1200), np.uint8)
+    group.create_array("0", data=pixels, chunks=pixels.shape, compressors=[])
     meta = json.loads((path / "0" / "zarr.json").read_text())
     meta["codecs"].append(codec)
     (path / "0" / "zarr.json").write_text(json.dumps(meta))
     (path / "0" / "c" / "0" / "0").write_bytes(data)
-    entry = {"axes": [{"name": "y"}, {"name": "x"}], "datasets": [{"path": "0"}]}
-    group = {"zarr_format": 3, "node_type": "group",
-             "attributes": {"ome": {"version": "0.5", "multiscales": [entry]}}}  # fmt: skip
-    (path / "zarr.json").write_text(json.dumps(group))
     return path
 
 
@@ -409,9 +392,8 @@ def a_tile_of_a_huge_jpeg(folder: Path) -> Path:
 def test_a_compression_of_maps_is_refused(tmp_path):
     """Its packed data may claim any size, as here 285 million bands."""
     data = imagecodecs.lerc_encode(GREY)
-    path = tiff(
-        tmp_path / "s.tif", page(30, 40, _259=(SHORT, [34887]), _279=(LONG, [len(data)])), data
-    )
+    tags = page(30, 40, _259=(SHORT, [34887]), _279=(LONG, [len(data)]))
+    path = tiff(tmp_path / "s.tif", tags, data)
     with pytest.raises(InputError, match="lerc, is not supported"):
         open_slide(path)
 
@@ -489,12 +471,12 @@ def zeroed(data: bytes) -> bytes:
     return data[: len(data) // 2] + bytes(400) + data[len(data) // 2 + 400 :]
 
 
-def half(data: bytes) -> bytes:
-    return data[: len(data) // 2] + bytes(len(data) - len(data) // 2 - 2) + data[-2:]
-
-
 def half_to_the_end(data: bytes) -> bytes:
     return data[: len(data) // 2] + bytes(len(data) - len(data) // 2)
+
+
+def half(data: bytes) -> bytes:
+    return half_to_the_end(data)[:-2] + data[-2:]
 
 
 def scrambled(data: bytes) -> bytes:
@@ -511,10 +493,10 @@ def test_a_damaged_jpeg_is_not_read(tmp_path, damage, how):
     good = imagecodecs.jpeg_encode(tissue(), **how)
     path = tmp_path / "field.jpg"
     path.write_bytes(good)
-    assert seen(path).std() > 0
+    assert pixels_of(path).std() > 0
     path.write_bytes(damage(good))
     with pytest.raises(RegionError, match=r"^field.jpg: .*does not decode \(damaged JPEG data"):
-        seen(path)
+        pixels_of(path)
 
 
 @pytest.mark.parametrize("damage", [zeroed, half, half_to_the_end, scrambled])
@@ -537,7 +519,7 @@ def test_flat_and_padded_jpegs_are_whole(tmp_path):
     for data in (flat, good[:-2] + bytes(3) + good[-2:], good + bytes(500)):
         path = tmp_path / "field.jpg"
         path.write_bytes(data)
-        assert seen(path).shape == (512, 512, 3)
+        assert pixels_of(path).shape == (512, 512, 3)
 
 
 # --- Axes.
@@ -559,6 +541,6 @@ def test_damaged_exif_is_no_news(tmp_path, recwarn):
     entry = data.index(struct.pack(">HH", 0x0112, 3))
     data[entry + 4 : entry + 8] = struct.pack(">I", 2**31)
     (tmp_path / "cut.jpg").write_bytes(data)
-    assert seen(tmp_path / "whole.jpg").shape[:2] == GREY.shape[::-1]
-    assert seen(tmp_path / "cut.jpg").shape[:2] == GREY.shape
+    assert pixels_of(tmp_path / "whole.jpg").shape[:2] == GREY.shape[::-1]
+    assert pixels_of(tmp_path / "cut.jpg").shape[:2] == GREY.shape
     assert not recwarn.list

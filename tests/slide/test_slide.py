@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from microscopes import saved
 
 from cellseg.errors import InputError, RegionError, SettingsError
 from cellseg.geometry import Box
@@ -31,13 +31,11 @@ def pyramid(tmp_path_factory):
     """Tiles of 32 px, three levels of noise, 0.25 µm/px."""
     path = tmp_path_factory.mktemp("slides") / "pyramid.tif"
     options = {"tile": (32, 32), "photometric": "rgb", "compression": "zlib"}
-    level, per_cm = NOISE, 40_000.0
+    options |= {"resolutionunit": "CENTIMETER"}
     with tifffile.TiffWriter(path) as writer:
-        for number in range(3):
-            scale = (per_cm / 2**number, per_cm / 2**number)
-            writer.write(level, subfiletype=int(number > 0), resolution=scale,
-                         resolutionunit="CENTIMETER", **options)  # fmt: skip
-            level = halved(level)
+        for number, level in enumerate((NOISE, halved(NOISE), halved(halved(NOISE)))):
+            scale = [40_000 / 2**number] * 2
+            writer.write(level, subfiletype=int(number > 0), resolution=scale, **options)
     return path
 
 
@@ -45,12 +43,6 @@ def pyramid(tmp_path_factory):
 def slide(pyramid):
     with open_slide(pyramid) as opened:
         yield opened
-
-
-def write(folder: Path, pixels: np.ndarray, **options: object) -> Path:
-    path = folder / "image.tif"
-    tifffile.imwrite(path, pixels, **options)
-    return path
 
 
 def whole(slide: Slide, downsample: float = 1.0) -> np.ndarray:
@@ -83,7 +75,7 @@ def test_the_mean_is_taken_between_levels(slide):
 
 def test_upsampling_interpolates(tmp_path):
     ramp = np.tile(np.arange(0, 200, 20, dtype=np.uint8), (10, 1))
-    with open_slide(write(tmp_path, ramp)) as opened:
+    with open_slide(saved(tmp_path, ramp)) as opened:
         got = whole(opened, 0.5)[:, :, 0]
     assert got.shape == (20, 20)
     np.testing.assert_array_equal(got[5, :6], [0, 5, 15, 25, 35, 45])
@@ -126,7 +118,7 @@ def test_a_pixel_does_not_depend_on_its_box(request, kind, drawn):
 
 def test_large_reads_go_in_steps_and_give_the_same(tmp_path):
     pixels = RNG.integers(0, 256, (5000, 5001), dtype=np.uint8)
-    with open_slide(write(tmp_path, pixels)) as opened:
+    with open_slide(saved(tmp_path, pixels)) as opened:
         large = whole(opened, 1.7)
         for box in (Box(0, 0, 60, 70), Box(1440, 1400, 1500, 1550), Box(2900, 2900, 2942, 2942)):
             np.testing.assert_array_equal(opened.read(box, downsample=1.7), large[box.pixels])
@@ -135,7 +127,7 @@ def test_large_reads_go_in_steps_and_give_the_same(tmp_path):
 def test_nan_stays_where_it_is(tmp_path):
     values = np.ones((8, 8), np.float32)
     values[2, 2], values[6, 6], values[0, 0] = np.nan, np.inf, -1e30
-    with open_slide(write(tmp_path, values)) as opened:
+    with open_slide(saved(tmp_path, values)) as opened:
         for pixels in (whole(opened), whole(opened, 2.0)):
             assert np.isnan(pixels).sum() == 2  # a no-data marker is no value either
             assert np.isinf(pixels).sum() == 1
@@ -185,7 +177,7 @@ def test_mpp_given_wins(pyramid):
 
 
 def test_a_slide_that_was_cut_off_reads_what_is_there(tmp_path):
-    path = write(tmp_path, NOISE, tile=(32, 32), photometric="rgb")
+    path = saved(tmp_path, NOISE, tile=(32, 32), photometric="rgb")
     with tifffile.TiffFile(path) as tif:
         offsets = tif.pages[0].dataoffsets
         end = offsets[len(offsets) // 2]
@@ -202,7 +194,7 @@ def test_a_slide_that_was_cut_off_reads_what_is_there(tmp_path):
 
 def test_a_large_strip_is_read_by_rows_without_decoding_it_all(tmp_path):
     pixels = RNG.integers(0, 60000, (3000, 1500), dtype=np.uint16)
-    path = write(tmp_path, pixels, byteorder=">", rowsperstrip=3000)
+    path = saved(tmp_path, pixels, byteorder=">", rowsperstrip=3000)
     with open_slide(path) as opened:
         got = opened.read(Box(1700, 30, 1900, 300))
         assert opened.levels[0].chunk[0] < 3000
