@@ -237,7 +237,7 @@ def test_a_mosaic_of_too_many_pictures_is_refused(tmp_path, layers, claimed):
 def test_a_mirax_is_read(tmp_path):
     with open_slide(microscopes.mirax(tmp_path / "a.mrxs", PICTURE)) as slide:
         assert (slide.format, slide.mpp, len(slide.levels)) == ("MIRAX", 0.5, 2)
-        np.testing.assert_array_equal(whole(slide), PICTURE)
+        np.testing.assert_array_equal(slide.read(Box(0, 0, 400, 530)), PICTURE)
 
 
 CLAIMS = {
