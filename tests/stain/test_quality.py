@@ -25,11 +25,16 @@ SIDE = 512
 INKS = {"blue": (40, 70, 170), "green": (20, 120, 80), "black": (35, 35, 40), "red": (200, 30, 40)}
 
 
+def stained(side, nuclei, seed):
+    """Pale tissue on all of a field."""
+    scene = Scene(side, side, nuclei=nuclei, island_share=1.0)
+    image = draw_stained(scene, np.random.default_rng(seed)).image
+    return Normaliser.fit(image, "transmitted").apply(image)
+
+
 @pytest.fixture(scope="module")
 def tissue():
-    scene = Scene(SIDE, SIDE, nuclei=160, island_share=1.0)
-    image = draw_stained(scene, np.random.default_rng(3)).image
-    return Normaliser.fit(image, "transmitted").apply(image)
+    return stained(SIDE, 160, seed=3)
 
 
 def codes(seen, pixel_um=0.25, light="transmitted"):
@@ -81,10 +86,8 @@ def test_eosin_and_dab_are_not_red_ink(tissue):
 
 @pytest.fixture(scope="module")
 def wide():
-    """Pale tissue on all of a field that is wider than what a fold is compared with."""
-    scene = Scene(1024, 1024, nuclei=700, island_share=1.0)
-    image = draw_stained(scene, np.random.default_rng(4)).image
-    return Normaliser.fit(image, "transmitted").apply(image)
+    """A field that is wider than what a fold is compared with."""
+    return stained(1024, 700, seed=4)
 
 
 def layered(seen, layers, blur_um=1.0, pixel_um=0.25):
@@ -161,13 +164,8 @@ def test_units_do_not_depend_on_the_tile(tissue, tile, halo, pixel_um):
 
 
 def test_doubts_name_the_share_and_stay_out_where_the_tissue_was_left_out():
-    shares = {
-        "out_of_focus": 0.124,
-        "folded": 0.005,
-        "pen": 0.0,
-        "bubbles": 0.0,
-        "unknown_focus": 0.1,
-    }
+    shares = {"out_of_focus": 0.124, "folded": 0.005, "pen": 0.0, "bubbles": 0.0}
+    shares |= {"unknown_focus": 0.1}
     (doubt,) = SlideQuality(**shares).doubts()
     assert isinstance(doubt, Notice)
     assert doubt.startswith("12 % of the tissue is out of focus")
