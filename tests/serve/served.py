@@ -1,4 +1,4 @@
-"""A counted slide of two classes with nasty names, and a server of its result."""
+"""Counts of two classes with nasty names, and servers of their results."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from finished import BySize, counted_folder
-from synthetic import write_disc_slide
 
 from cellseg.protocol import load_protocol
 from cellseg.serve import Server, Viewer
@@ -21,19 +19,28 @@ PROTOCOL = load_protocol("he").changed(mpp=1.0, min_area_um2=0.0, tile_px=512, l
 """The slide has 0.5 µm/px, so a lattice pixel is two of its pixels wide."""
 
 
-def count(home: Path, shape=(1500, 2100)) -> Path:
-    """The result folder, beside its slide."""
-    path = home / "discs.tif"
-    write_disc_slide(path, np.random.default_rng(7), shape=shape)
-    return counted_folder(path, PROTOCOL, BySize(60, (NASTY, "small")))
+SHAPE = 1000, 1400
+
+
+def count(path: Path, **changes) -> Path:
+    """The result folder, beside its slide; an earlier one is replaced."""
+    detector = BySize(60, (NASTY, "small"))
+    return counted_folder(path, PROTOCOL.changed(**changes), detector, overwrite=True)
 
 
 def recount(folder: Path) -> None:
     """Count a result's slide again, large cells alone."""
-    protocol = PROTOCOL.changed(min_area_um2=60.0)
-    counted_folder(
-        folder.with_name("discs.tif"), protocol, BySize(60, (NASTY, "small")), overwrite=True
-    )
+    count(folder.with_name("discs.tif"), min_area_um2=60.0)
+
+
+def per_class(table) -> list[int]:
+    return [int((table["class"] == name).sum()) for name in (NASTY, "small")]
+
+
+def inside(table, y0, x0, y1, x1):
+    """Cells with their centre in a box."""
+    y, x = table["centroid_y_px"] + 0.5, table["centroid_x_px"] + 0.5
+    return table[(y >= y0) & (y < y1) & (x >= x0) & (x < x1)]
 
 
 @dataclass
@@ -68,9 +75,9 @@ class Client:
 
 
 @contextmanager
-def serving(*folders, image=None):
+def serving(*folders, **options):
     """A client of a server that runs in a thread."""
-    with running(Server(Viewer(folders, image))) as client:
+    with running(Server(Viewer(folders, **options))) as client:
         yield client
 
 

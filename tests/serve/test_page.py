@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from io import BytesIO
 
 import numpy as np
 import pytest
 from finished import copied, edit
+from PIL import Image
 from serve import served
 from watched import watched
 
@@ -14,11 +16,6 @@ from cellseg.result import load_result
 
 READY = "html[data-slide=shown][data-masks=shown]"
 YELLOW, BLUE = (240, 228, 66), (86, 180, 233)
-
-
-@pytest.fixture(scope="module")
-def counted(tmp_path_factory):
-    return served.count(tmp_path_factory.mktemp("counted"), shape=(1000, 1400))
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +45,6 @@ def opened(browser, client):
 
 def seen(page):
     """The slide's part of the window, (H, W, 3)."""
-    from io import BytesIO
-
-    from PIL import Image
-
     shot = page.locator("main").screenshot()
     return np.asarray(Image.open(BytesIO(shot)).convert("RGB")).astype(int)
 
@@ -73,13 +66,12 @@ def on_screen(page, y, x):
     )
 
 
-def test_first_view_and_outlines_by_class(opened, counted):
-    table = load_result(counted).table.load()
+def test_first_view_and_outlines_by_class(opened, table):
     assert f"{len(table):,} nuclei" in opened.locator("#total").inner_text()
     assert opened.locator("#classes label").count() == 2
     assert served.NASTY in opened.locator("#classes").inner_text()
     counts = opened.locator("#classes .count").all_inner_texts()
-    assert counts == [f"{(table['class'] == name).sum():,}" for name in (served.NASTY, "small")]
+    assert counts == [f"{number:,}" for number in served.per_class(table)]
     assert opened.locator("#bar span").inner_text().endswith("µm")
     both = seen(opened)
     assert has(both, YELLOW) > 500
@@ -109,8 +101,7 @@ def test_zoom_to_single_pixels(opened):
     assert opened.evaluate("scaleNow()") == pytest.approx(before, rel=0.02)
 
 
-def test_the_cell_under_the_pointer(opened, counted):
-    table = load_result(counted).table.load()
+def test_the_cell_under_the_pointer(opened, table):
     away = np.hypot(table["centroid_y_px"] - 600, table["centroid_x_px"] - 500)
     row = table.iloc[int(away.argmin())]
     x, y = on_screen(opened, row["centroid_y_px"] + 0.5, row["centroid_x_px"] + 0.5)
@@ -132,8 +123,7 @@ def test_the_cell_under_the_pointer(opened, counted):
     assert opened.locator("#cell-name").inner_text() == "A cell"
 
 
-def test_the_count_of_a_rectangle_is_the_tables(opened, counted):
-    table = load_result(counted).table.load()
+def test_the_count_of_a_rectangle_is_the_tables(opened, table):
     (x0, y0), (x1, y1) = on_screen(opened, 200, 300), on_screen(opened, 700, 1000)
     moved = opened.evaluate("view.viewport.getCenter().x")
     opened.get_by_text("Draw a rectangle").click()
@@ -145,16 +135,10 @@ def test_the_count_of_a_rectangle_is_the_tables(opened, counted):
     opened.wait_for_selector("#inside table")
     at = opened.evaluate("box")
     assert np.allclose([at["y0"], at["x0"], at["y1"], at["x1"]], [200, 300, 700, 1000], atol=3)
-    y, x = table["centroid_y_px"] + 0.5, table["centroid_x_px"] + 0.5
-    inside = table[(y >= at["y0"]) & (y < at["y1"]) & (x >= at["x0"]) & (x < at["x1"])]
+    inside = served.inside(table, **at)
     rows = opened.locator("#inside tbody tr").all_inner_texts()
     numbers = [row.split("\t")[1] for row in rows]
-    assert numbers == [
-        f"{count:,}"
-        for count in (
-            len(inside), *((inside["class"] == name).sum() for name in (served.NASTY, "small"))
-        )
-    ]  # fmt: skip
+    assert numbers == [f"{count:,}" for count in (len(inside), *served.per_class(inside))]
     assert "mm²" in opened.locator("#inside").inner_text()
     assert opened.evaluate("view.viewport.getCenter().x") == pytest.approx(moved)
     opened.keyboard.press("Escape")
@@ -182,8 +166,7 @@ def test_another_result_without_its_slide_and_nasty_names(opened):
     assert has(seen(opened), YELLOW) > 500
 
 
-def test_a_slide_that_is_counted_again_is_shown_anew(browser, counted, tmp_path):
-    folder = copied(counted, tmp_path)
+def test_a_slide_that_is_counted_again_is_shown_anew(browser, folder, table):
     with served.serving(folder) as client, looking(browser, client.server.url) as page:
         page.evaluate("view.viewport.zoomTo(3, null, true)")
         page.wait_for_timeout(500)
@@ -193,7 +176,7 @@ def test_a_slide_that_is_counted_again_is_shown_anew(browser, counted, tmp_path)
         page.wait_for_selector(READY)
         cells = len(load_result(folder).table)
         page.get_by_text(f"{cells:,} nuclei").wait_for()
-        assert cells < len(load_result(counted).table)
+        assert cells < len(table)
         assert page.evaluate("scaleNow()") == pytest.approx(scale, rel=0.01)
         edit(folder, warnings=["said later"])
         page.get_by_text("the result was changed while this page was open").wait_for()

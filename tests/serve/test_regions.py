@@ -7,7 +7,6 @@ import json
 from contextlib import contextmanager
 
 import pytest
-from finished import copied
 from serve import served
 
 from cellseg.annotations.geojson import read_regions
@@ -15,27 +14,16 @@ from cellseg.annotations.region import Region, Regions
 from cellseg.derive.places import keep_drawn
 from cellseg.export import export
 from cellseg.result import load_result
-from cellseg.serve import Server, Viewer
 from cellseg.study.folder import load_study, write_summary
 from cellseg.study.page import write_study
 
 READY = "html[data-slide=shown][data-masks=shown]"
 
 
-@pytest.fixture(scope="module")
-def counted(tmp_path_factory):
-    return served.count(tmp_path_factory.mktemp("counted"), shape=(600, 800))
-
-
-@pytest.fixture
-def folder(counted, tmp_path):
-    return copied(counted, tmp_path)
-
-
 @pytest.fixture
 def client(folder):
     said = []
-    with served.running(Server(Viewer([folder], on_region=said.append))) as client:
+    with served.serving(folder, on_region=said.append) as client:
         client.said = said
         yield client
 
@@ -50,16 +38,22 @@ def drawn(*regions):
     return Regions.of(regions).as_geojson() if regions else {"features": []}
 
 
-LEFT = Region.box(0, 0, 599, 300, name="left")
-RIGHT = Region.box(0, 400, 599, 799, name="right")
+LEFT = Region.box(0, 0, 999, 300, name="left")
+RIGHT = Region.box(0, 400, 999, 1399, name="right")
+FAR = Region.box(9000, 9000, 9100, 9100, name="far")
 
 
-def test_regions_are_kept_and_counted_at_once(client, folder):
+def unchecked(*features):
+    """Regions that could not be made with :class:`Regions`."""
+    return {"type": "FeatureCollection", "features": list(features)}
+
+
+def test_regions_are_kept_and_counted_at_once(client, folder, table):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     assert client.ask("0/regions").json["edit"] is True
     first = post(client, drawn(LEFT, RIGHT)).json
-    table = load_result(folder).table.load(["centroid_x_px"])["centroid_x_px"]
-    assert [one["cells"] for one in first["totals"]] == [(table <= 300).sum(), (table >= 400).sum()]
+    x = table["centroid_x_px"]
+    assert [one["cells"] for one in first["totals"]] == [(x <= 300).sum(), (x >= 400).sum()]
     assert client.said == [f"discs.cellseg: {one['said']}" for one in first["totals"]]
     new = {path for path in folder.rglob("*") if path.is_file()} - before.keys()
     assert new == {folder / "drawn.geojson"}
@@ -74,28 +68,17 @@ def test_regions_are_kept_and_counted_at_once(client, folder):
     assert not (folder / "drawn.geojson").exists()
 
 
-CROSSED = Region.of([[(10, 10), (200, 200), (10, 200), (200, 10)]], name="crossed").as_geojson()
-CROSSED["geometry"] = {
-    "type": "Polygon", "coordinates": [[[10, 10], [200, 200], [200, 10], [10, 200], [10, 10]]],
-}  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("content", "why"),
     [
         (b"[", "no GeoJSON"),
         ({"features": 3}, "no GeoJSON"),
-        (drawn(Region.box(9000, 9000, 9100, 9100, name="far")), "outside of the slide"),
-        (drawn(LEFT, Region.box(9000, 9000, 9100, 9100, name="far")), "far lies outside"),
-        ({"type": "FeatureCollection", "features": [LEFT.as_geojson()] * 2}, "2 regions are call"),
-        ({"type": "FeatureCollection", "features": [Region.box(0, 0, 9, 9).as_geojson()]}, "name"),
+        (drawn(FAR), "outside of the slide"),
+        (drawn(LEFT, FAR), "far lies outside"),
+        (unchecked(*[LEFT.as_geojson()] * 2), "2 regions are call"),
+        (unchecked(Region.box(0, 0, 9, 9).as_geojson()), "name"),
         (
-            {
-                "features": [
-                    {**LEFT.as_geojson(), "properties": {"name": f"T{mark} α"}} for mark in ";,"
-                ],
-                "type": "FeatureCollection",
-            },
+            unchecked(*[LEFT.as_geojson() | {"properties": {"name": f"T{m} α"}} for m in ";,"]),
             "2 regions are called 'T, α'",
         ),
         ({"type": "Point", "coordinates": [1, 2]}, "name"),
@@ -111,8 +94,10 @@ def test_what_is_no_region_is_refused_in_one_line(client, folder, content, why):
 
 
 def test_a_region_that_crosses_itself_is_what_it_encloses(client):
-    found = post(client, {"type": "FeatureCollection", "features": [CROSSED]}).json
-    assert found["totals"][0]["name"] == "crossed"
+    ring = [[10, 10], [200, 200], [200, 10], [10, 200], [10, 10]]
+    crossed = LEFT.as_geojson() | {"geometry": {"type": "Polygon", "coordinates": [ring]}}
+    found = post(client, unchecked(crossed)).json
+    assert found["totals"][0]["name"] == "left"
     assert len(found["geojson"]["features"][0]["geometry"]["coordinates"]) == 2
 
 
@@ -161,7 +146,7 @@ def test_drawn_regions_have_rows_and_exports(folder, cellseg):
 @contextmanager
 def editing(browser, folder, said):
     """The page of a result that takes regions."""
-    with served.running(Server(Viewer([folder], on_region=said.append))) as client:
+    with served.serving(folder, on_region=said.append) as client:
         page = browser.new_context(viewport={"width": 1300, "height": 800}).new_page()
         page.set_default_timeout(120_000)
         page.goto(client.server.url)
@@ -178,22 +163,24 @@ def draw_polygon(page):
     page.keyboard.press("Enter")
 
 
+def keep(page, name):
+    page.fill("#region-name", name)
+    page.click("#keep button:not([type])")
+    page.wait_for_selector(f"#kept >> text={name}")
+
+
 def test_a_region_is_drawn_in_the_page(browser, folder):
     said = []
     with editing(browser, folder, said) as page:
-        for tool, name in (("polygon", "tumour"), ("freehand", "stroma")):
-            if tool == "polygon":
-                draw_polygon(page)
-            else:
-                page.click(f"[data-tool={tool}]")
-                page.mouse.move(620, 300)
-                page.mouse.down()
-                for x, y in ((760, 300), (800, 420), (700, 560), (620, 480)):
-                    page.mouse.move(x, y, steps=4)
-                page.mouse.up()
-            page.fill("#region-name", name)
-            page.click("#keep button:not([type])")
-            page.wait_for_selector(f"#kept >> text={name}")
+        draw_polygon(page)
+        keep(page, "tumour")
+        page.click("[data-tool=freehand]")
+        page.mouse.move(620, 300)
+        page.mouse.down()
+        for x, y in ((760, 300), (800, 420), (700, 560), (620, 480)):
+            page.mouse.move(x, y, steps=4)
+        page.mouse.up()
+        keep(page, "stroma")
         page.wait_for_timeout(300)
         regions = read_regions(folder / "drawn.geojson")
         assert [region.name for region in regions] == ["tumour", "stroma"]
