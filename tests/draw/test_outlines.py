@@ -1,7 +1,5 @@
 """Outlines of a count as pictures: where they lie, what is chosen, what the legend says."""
 
-from __future__ import annotations
-
 import tracemalloc
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -53,6 +51,12 @@ def inside(table, y0, x0, y1, x1):
     return table[(y >= y0) & (y < y1) & (x >= x0) & (x < x1)]
 
 
+def width_of(picture, labels):
+    """How wide the lines are that lie on the borders of labels; None if they lie elsewhere."""
+    lines = is_colour(picture, *PALETTE[:2])
+    return next((n for n in range(1, 5) if np.array_equal(lines, borders(labels, n))), None)
+
+
 def sheet_of(folder, box=None):
     result = load_result(folder)
     with result.slide() as slide:
@@ -80,9 +84,6 @@ def large(tmp_path_factory):
     return np.where(gone, 0, drawn.labels), counted(path)
 
 
-# --- lines -----------------------------------------------------------------------------------
-
-
 def test_borders_are_the_outermost_pixels_of_each_label():
     labels = np.kron(np.random.default_rng(1).integers(0, 3, (9, 9)), np.ones((7, 7), int))
     one, two = borders(labels, 1), borders(labels, 2)
@@ -96,26 +97,21 @@ def test_outlines_lie_where_the_labels_borders_are(field):
     drawn, folder = field
     seen = panel(folder / "outlines.png")
     labels = drawn.labels.repeat(2, 0).repeat(2, 1)
-    lines = is_colour(seen, *PALETTE[:2])
-    (width,) = {n for n in (1, 2, 3) if np.array_equal(lines, borders(labels, n))}
-    assert width == 2
+    assert width_of(seen, labels) == 2
     small = np.isin(labels, np.flatnonzero(drawn.areas < 250) + 1)
     assert not (is_colour(seen, PALETTE[0]) & small).any()
     assert not (is_colour(seen, PALETTE[1]) & ~small).any()
     # Inside, the slide is as it is; the lines differ from it.
-    inside = (labels > 0) & ~lines
-    assert np.ptp(seen[inside].astype(int), axis=0).max() <= 1
+    within = (labels > 0) & ~borders(labels, 2)
+    assert np.ptp(seen[within].astype(int), axis=0).max() <= 1
 
 
 def test_outlines_where_the_masks_are_coarser_than_the_slide(tmp_path):
     path = tmp_path / "discs.tif"
     write_disc_slide(path, np.random.default_rng(7), shape=(1000, 1100))
     folder = counted(path, protocol=PROTOCOL.changed(mpp=1.0))
-    result = load_result(folder)
-    seen = panel(folder / "outlines.png")
-    labels = np.asarray(result.labels()[0]).repeat(2, 0).repeat(2, 1)[:1000, :1100]
-    lines = is_colour(seen, *PALETTE[:2])
-    assert any(np.array_equal(lines, borders(labels, n)) for n in (1, 2))
+    labels = np.asarray(load_result(folder).labels()[0]).repeat(2, 0).repeat(2, 1)
+    assert width_of(panel(folder / "outlines.png"), labels) in (1, 2)
 
 
 def test_fluorescence_is_shown_at_the_runs_own_scale(tmp_path):
@@ -130,9 +126,6 @@ def test_fluorescence_is_shown_at_the_runs_own_scale(tmp_path):
     for y, x in ((210, 315), (615, 615), (50, 50)):
         shown = round(float(np.clip((image[y, x] - low) / (high - low), 0, 1)) * 255)
         assert seen[y, x].tolist() == [shown] * 3
-
-
-# --- the scale bar ---------------------------------------------------------------------------
 
 
 @given(
@@ -165,9 +158,6 @@ def test_the_scale_bar_of_a_picture(field, tmp_path):
     plain = tmp_path / "plain.tif"
     write_pyramid(plain, drawn.image, layout=PyramidLayout(mpp=None, tile_px=128))
     assert bar_in(counted(plain) / "outlines.png") == 200, "100 px, enlarged 2 times"
-
-
-# --- crops -----------------------------------------------------------------------------------
 
 
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 1000), st.integers(2, 14))
@@ -233,8 +223,7 @@ def test_of_a_slide_crops_are_shown_by_the_rule(large):
         held = inside(table, y0, x0, y1, x1)
         noun = "nucleus" if len(held) == 1 else "nuclei"
         assert f": {len(held)} {noun}" in one.caption
-        lines = is_colour(one.image, *PALETTE[:2])
-        assert np.array_equal(lines, borders(labels[y0:y1, x0:x1], 1))
+        assert width_of(one.image, labels[y0:y1, x0:x1]) == 1
         assert ("the densest" in one.caption) == (number == 0)
         assert ("the sparsest" in one.caption) == (number == 1)
         if number == 0:
@@ -292,9 +281,6 @@ def test_only_the_crops_are_read():
     assert windows == [(300, 400)]
 
 
-# --- what cannot be drawn --------------------------------------------------------------------
-
-
 def test_a_slide_that_does_not_decode_any_more_is_counted_all_the_same(tmp_path, monkeypatch):
     path = tmp_path / "discs.tif"
     drawn = write_disc_slide(path, np.random.default_rng(7), shape=(300, 400))
@@ -338,9 +324,6 @@ def test_a_place_larger_than_a_picture_is_drawn_smaller(large):
     assert "1.27 pixels of the slide" in sheet.said
 
 
-# --- the file in its folder, and the command -------------------------------------------------
-
-
 @pytest.fixture
 def copy(field, tmp_path):
     """A field and its result, to be spoiled."""
@@ -366,8 +349,7 @@ def test_any_place_is_drawn(field, copy, cellseg, tmp_path):
     seen = panel(tmp_path / "a.png")
     assert seen.shape == (400, 800, 3)
     labels = field[0].labels[40:140, 60:260].repeat(4, 0).repeat(4, 1)
-    lines = is_colour(seen, *PALETTE[:2])
-    assert any(np.array_equal(lines, borders(labels, n)) for n in (2, 3, 4))
+    assert width_of(seen, labels) in (2, 3, 4)
     table = load_result(copy).table.load()
     count = len(inside(table, 40, 60, 140, 260))
     assert 0 < count < len(table)
@@ -435,6 +417,4 @@ def test_a_corrected_result_has_its_own_picture(copy):
     saved = save(corrections)
     assert (saved.path / "outlines.png").read_bytes() != (copy / "outlines.png").read_bytes()
     labels = np.asarray(saved.labels()[0]).repeat(2, 0).repeat(2, 1)
-    seen = panel(saved.path / "outlines.png")
-    lines = is_colour(seen, *PALETTE[:2])
-    assert np.array_equal(lines, borders(labels, 2))
+    assert width_of(panel(saved.path / "outlines.png"), labels) == 2

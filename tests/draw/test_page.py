@@ -1,7 +1,5 @@
 """Pages: what a browser may do with them."""
 
-from __future__ import annotations
-
 from PIL import Image
 from watched import watched
 

@@ -1,7 +1,5 @@
 """One palette: the same class has the same colour on every face."""
 
-from __future__ import annotations
-
 import io
 import json
 import re

@@ -1,7 +1,5 @@
 """A counted slide of two classes with nasty names."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from finished import copied

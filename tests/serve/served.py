@@ -1,13 +1,10 @@
 """Counts of two classes with nasty names, and servers of their results."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from finished import BySize, counted_folder
 
@@ -22,18 +19,18 @@ PROTOCOL = load_protocol("he").changed(mpp=1.0, min_area_um2=0.0, tile_px=512, l
 SHAPE = 1000, 1400
 
 
-def count(path: Path, **changes) -> Path:
+def count(path, **changes):
     """The result folder, beside its slide; an earlier one is replaced."""
     detector = BySize(60, (NASTY, "small"))
     return counted_folder(path, PROTOCOL.changed(**changes), detector, overwrite=True)
 
 
-def recount(folder: Path) -> None:
+def recount(folder):
     """Count a result's slide again, large cells alone."""
     count(folder.with_name("discs.tif"), min_area_um2=60.0)
 
 
-def per_class(table) -> list[int]:
+def per_class(table):
     return [int((table["class"] == name).sum()) for name in (NASTY, "small")]
 
 
@@ -58,7 +55,7 @@ class Reply:
 class Client:
     server: Server
 
-    def ask(self, path, *, method="GET", whole=False, body=b"", **headers) -> Reply:
+    def ask(self, path, *, method="GET", whole=False, body=b"", **headers):
         """Of an address below the token; of any with ``whole``."""
         port = self.server.server_address[1]
         target = path if whole else f"/{self.server.token}/{path}"

@@ -1,7 +1,5 @@
 """The page in a real browser: what it shows, and what it does."""
 
-from __future__ import annotations
-
 from contextlib import contextmanager
 from io import BytesIO
 

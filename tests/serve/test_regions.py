@@ -1,7 +1,5 @@
 """Regions that people draw in the browser: kept, counted at once, and nothing else written."""
 
-from __future__ import annotations
-
 import csv
 import json
 from contextlib import contextmanager

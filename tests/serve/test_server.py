@@ -1,7 +1,5 @@
 """The server of the browser's viewer: who may ask, for what, and that the answers are right."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import os
@@ -68,9 +66,6 @@ def at(client, row):
     return client.ask(f"0/at?y={y:.2f}&x={x:.2f}").json
 
 
-# Who may ask
-
-
 def test_the_page_and_its_files(client):
     page = client.ask("")
     assert page.status == 200
@@ -129,9 +124,6 @@ def test_requests_that_are_none(client):
     assert client.ask("results").status == 200
 
 
-# Many and slow clients
-
-
 def connected(server, count):
     return [socket.create_connection(server.server_address, timeout=120) for _ in range(count)]
 
@@ -177,9 +169,6 @@ def test_silent_and_dripping_clients_lock_nobody_out(monkeypatch):
             one.close()
 
 
-# Paths
-
-
 @pytest.mark.parametrize(
     "path",
     [
@@ -211,9 +200,6 @@ def test_no_address_leads_to_a_file_or_beyond_the_tiles(client, path):
 )  # fmt: skip
 def test_a_question_that_is_none(client, place):
     assert client.ask(f"0/{place}").status == 400
-
-
-# What is shown
 
 
 def test_about_a_result(client, table):
@@ -364,9 +350,6 @@ def test_fluorescence_has_the_runs_contrast(tmp_path):
     assert np.median(seen[drawn.labels > 0]) > 240  # 190 in the file
 
 
-# Slides that are gone, or have no pyramid
-
-
 def test_a_slide_that_is_gone(counted, tmp_path):
     folder = copied(counted, tmp_path, slide=False)
     with served.serving(folder) as client:
@@ -420,9 +403,6 @@ def test_what_would_cost_too_much_comes_from_the_whole(folder, monkeypatch):
 def test_what_a_tile_may_cost(chunk, pixel, costly):
     level = Level(50_000, 50_000, 1.0, chunk)
     assert tiles.is_costly((256, 256), float(pixel), [level]) == costly
-
-
-# What people corrected, and results that change
 
 
 def test_what_a_person_corrected_is_shown(folder, table):
@@ -520,9 +500,6 @@ def test_many_results_few_of_them_open(counted, tmp_path):
         (folders[0] / "run.json").unlink()
         reply = client.ask("0/about")
         assert (reply.status, b"run.json" in reply.body) == (409, True)
-
-
-# The command
 
 
 def test_a_port_that_is_taken(client):

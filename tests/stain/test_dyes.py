@@ -1,7 +1,5 @@
 """Dyes of a slide: estimated where two are there, and the published ones where not."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

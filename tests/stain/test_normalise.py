@@ -1,7 +1,5 @@
 """One scale a slide, row by row."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Focus, folds and ink, told from pixels: drawn tissue that was blurred, folded or drawn on."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter

@@ -4,8 +4,6 @@ Everything is drawn from a :class:`numpy.random.Generator` that the caller gives
 here needs torch.
 """
 
-from __future__ import annotations
-
 from synthetic.discs import Drawn, draw_discs, write_disc_slide
 from synthetic.examples import write_fluorescence_example, write_ihc_example
 from synthetic.fluorescence import FluorescenceScene, draw_fluorescence
@@ -15,21 +13,8 @@ from synthetic.stained import draw_stained
 from synthetic.tiff import PyramidLayout, write_pyramid
 
 __all__ = [
-    "DAB_THRESHOLDS",
-    "Drawn",
-    "FluorescenceScene",
-    "Immuno",
-    "ImmunoScene",
-    "PyramidLayout",
-    "Scene",
-    "draw_discs",
-    "draw_fluorescence",
-    "draw_immuno",
-    "draw_stained",
-    "place_nuclei",
-    "touching",
-    "write_disc_slide",
-    "write_fluorescence_example",
-    "write_ihc_example",
+    "DAB_THRESHOLDS", "Drawn", "FluorescenceScene", "Immuno", "ImmunoScene", "PyramidLayout",
+    "Scene", "draw_discs", "draw_fluorescence", "draw_immuno", "draw_stained", "place_nuclei",
+    "touching", "write_disc_slide", "write_fluorescence_example", "write_ihc_example",
     "write_pyramid",
-]
+]  # fmt: skip

@@ -1,7 +1,5 @@
 """Tissue masks of microarrays whose cores are known: turned, bent, with cores missing and torn."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,19 +25,19 @@ class DrawnArray:
 
 
 def draw_array(
-    rng: np.random.Generator,
+    rng,
     *,
-    rows: int = 8,
-    columns: int = 12,
-    diameter: float = 24.0,
-    gap: float = 0.45,
-    degrees: float = 0.0,
-    torn: float = 0.15,
-    jitter: float = 0.05,
-    bend: float = 0.0,
-    specks: int = 20,
-    holes: float = 0.1,
-) -> DrawnArray:
+    rows=8,
+    columns=12,
+    diameter=24.0,
+    gap=0.45,
+    degrees=0.0,
+    torn=0.15,
+    jitter=0.05,
+    bend=0.0,
+    specks=20,
+    holes=0.1,
+):
     """An array turned clockwise, a fifth of its cores missing.
 
     ``gap`` is a share of the diameter, ``jitter`` and ``bend`` are shares of the pitch; ``torn`` is
@@ -91,7 +89,7 @@ def draw_array(
     return DrawnArray(mask, centres, rows, columns, ruined, pieces)
 
 
-def _core(rng: np.random.Generator, diameter: float) -> NDArray[np.bool_]:
+def _core(rng, diameter):
     """A disc with an uneven edge."""
     side = int(np.ceil(diameter * 1.2))
     y, x = np.mgrid[:side, :side] - (side - 1) / 2
@@ -102,7 +100,7 @@ def _core(rng: np.random.Generator, diameter: float) -> NDArray[np.bool_]:
     return np.asarray(radius <= edge)
 
 
-def _torn(rng: np.random.Generator, disc: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], bool]:
+def _torn(rng, disc):
     """A core of which a third to two thirds are gone, or whose halves lie apart."""
     side = disc.shape[0]
     y, x = np.mgrid[:side, :side] - (side - 1) / 2
@@ -118,7 +116,7 @@ def _torn(rng: np.random.Generator, disc: NDArray[np.bool_]) -> tuple[NDArray[np
     return np.asarray(disc & (across < cut)), True
 
 
-def draw_no_array(rng: np.random.Generator, kind: str) -> NDArray[np.bool_]:
+def draw_no_array(rng, kind):
     """Tissue that is no array: one section, blobs anywhere, needles, or a row of sections."""
     height, width = (int(side) for side in rng.integers(200, 700, 2))
     mask = np.zeros((height, width), bool)

@@ -1,9 +1,6 @@
 """Small slides of discs whose areas are known: for tests that need no weights."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,23 +21,16 @@ class Drawn:
     labels: NDArray[np.int32]
 
     @property
-    def count(self) -> int:
+    def count(self):
         return int(self.labels.max())
 
     @property
-    def areas(self) -> NDArray[np.int64]:
+    def areas(self):
         """Pixels of each object, the object 1 first."""
         return np.bincount(self.labels.ravel(), minlength=1)[1:]
 
 
-def draw_discs(
-    shape: tuple[int, int],
-    rng: np.random.Generator,
-    *,
-    rgb: bool = True,
-    spacing_px: int = 40,
-    radius_px: tuple[float, float] = (6.0, 12.0),
-) -> Drawn:
+def draw_discs(shape, rng, *, rgb=True, spacing_px=40, radius_px=(6.0, 12.0)):
     """Discs on a jittered grid, purple on pink or bright on dark, without noise.
 
     They lie inside the picture and do not touch.
@@ -65,14 +55,7 @@ def draw_discs(
     return Drawn(image.astype(np.uint8), labels)
 
 
-def write_disc_slide(
-    path: Path,
-    rng: np.random.Generator,
-    *,
-    shape: tuple[int, int] = (512, 640),
-    rgb: bool = True,
-    layout: PyramidLayout | None = None,
-) -> Drawn:
+def write_disc_slide(path, rng, *, shape=(512, 640), rgb=True, layout=None):
     """Draw discs and write them as a tiled pyramid of 0.5 µm/px, without loss."""
     drawn = draw_discs(shape, rng, rgb=rgb)
     write_pyramid(path, drawn.image, layout=layout or PyramidLayout(mpp=0.5, tile_px=128))

@@ -1,14 +1,9 @@
 """The two example slides: one generated with known cells, one real that scikit-image brings."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import skimage.data
 
-from synthetic.discs import Drawn
-from synthetic.fluorescence import FluorescenceScene, draw_fluorescence
+from synthetic.fluorescence import draw_fluorescence
 from synthetic.tiff import PyramidLayout, write_pyramid
 
 EXAMPLE_SEED = 20240917
@@ -19,14 +14,14 @@ IHC_DESCRIPTION = (
 )
 
 
-def write_fluorescence_example(path: Path, scene: FluorescenceScene) -> Drawn:
+def write_fluorescence_example(path, scene):
     """Nuclei in fluorescence, channel ``DAPI``, four levels."""
     drawn = draw_fluorescence(scene, np.random.default_rng(EXAMPLE_SEED))
     write_pyramid(path, drawn.image, layout=PyramidLayout(mpp=scene.mpp, levels=4, channel="DAPI"))
     return drawn
 
 
-def write_ihc_example(path: Path) -> None:
+def write_ihc_example(path):
     """An immunohistochemistry field, 512 × 512 px, without pixel size."""
     pixels = skimage.data.immunohistochemistry()  # type: ignore[no-untyped-call]
     layout = PyramidLayout(mpp=None, levels=1, description=IHC_DESCRIPTION)

@@ -1,12 +1,8 @@
 """A DAPI-like fluorescence slide: bright nuclei on a dark, hazy, noisy ground."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from synthetic.discs import Drawn
@@ -38,24 +34,22 @@ class FluorescenceScene(Scene):
     """Photoelectrons of a typical nucleus: the fewer, the more shot noise."""
 
 
-def draw_fluorescence(scene: FluorescenceScene, rng: np.random.Generator) -> Drawn:
+def draw_fluorescence(scene, rng):
     """A slide in grey, uint16."""
-    placed = place_nuclei(scene, rng)
-    light = np.zeros(placed.labels.shape, dtype=np.float32)
+    labels, outlines, islands = place_nuclei(scene, rng)
+    light = np.zeros(labels.shape, dtype=np.float32)
     grain = 0.3 / scene.mpp
     painter = NucleusPainter(rng, Chromatin(grain_px=grain, flatness=8))
-    weights = _brightness(placed.outlines, scene.mitotic, rng)
-    painter.add(light, placed.outlines, weights)
+    weights = _brightness(outlines, scene.mitotic, rng)
+    painter.add(light, outlines, weights)
     _add_debris(light, scene, rng)
     ndimage.gaussian_filter(light, scene.psf_um / scene.mpp, output=light)
     light += _haze(light, scene.mpp)
-    _add_ground(light, placed.islands, rng)
-    return Drawn(_camera(light, scene.photons, rng), placed.labels)
+    _add_ground(light, islands, rng)
+    return Drawn(_camera(light, scene.photons, rng), labels)
 
 
-def _brightness(
-    outlines: Sequence[Outline], mitotic: float, rng: np.random.Generator
-) -> NDArray[np.float64]:
+def _brightness(outlines, mitotic, rng):
     """Relative brightness: most nuclei alike, some faint, a few small ones condensed and bright."""
     weights = rng.lognormal(0.0, 0.28, len(outlines)).clip(0.45, 1.9)
     areas = np.array([outline.area_px for outline in outlines])
@@ -64,9 +58,7 @@ def _brightness(
     return weights
 
 
-def _add_debris(
-    light: NDArray[np.float32], scene: FluorescenceScene, rng: np.random.Generator
-) -> None:
+def _add_debris(light, scene, rng):
     """Faint specks anywhere, too small to be nuclei."""
     specks: list[Outline] = []
     while len(specks) < scene.debris:
@@ -79,7 +71,7 @@ def _add_debris(
     plain.add(light, specks, rng.uniform(0.1, 0.5, len(specks)))
 
 
-def _haze(light: NDArray[np.float32], mpp: float) -> NDArray[np.float32]:
+def _haze(light, mpp):
     """Out-of-focus light: two wide, weak blurs, computed on a coarse grid."""
     step = _HAZE_STEP_PX
     height, width = light.shape
@@ -89,9 +81,7 @@ def _haze(light: NDArray[np.float32], mpp: float) -> NDArray[np.float32]:
     return enlarged(np.asarray(0.05 * near + 0.06 * far, dtype=np.float32), light.shape)
 
 
-def _add_ground(
-    light: NDArray[np.float32], islands: NDArray[np.float32], rng: np.random.Generator
-) -> None:
+def _add_ground(light, islands, rng):
     """The tissue's own faint glow, the camera's ground and uneven lighting, in place."""
     height, width = light.shape
     cloud = smooth_noise(rng, (height // _HAZE_STEP_PX, width // _HAZE_STEP_PX), 4.0)
@@ -103,9 +93,7 @@ def _add_ground(
     light *= 1.0 - 0.08 * (y**2 + x**2)
 
 
-def _camera(
-    light: NDArray[np.float32], photons: float, rng: np.random.Generator
-) -> NDArray[np.uint16]:
+def _camera(light, photons, rng):
     """Gain, offset, read noise, and shot noise as a normal variable of the same variance."""
     electrons = light * np.float32(photons)
     spread = np.sqrt(electrons + np.float32(2.5**2))

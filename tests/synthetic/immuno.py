@@ -1,7 +1,5 @@
 """Immunohistochemistry: blue nuclei, some of them brown, with known amounts of the brown dye."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,24 +41,24 @@ class Immuno(Drawn):
     """0 for negative, 1 … 3, the object 1 first."""
 
 
-def draw_immuno(scene: ImmunoScene, rng: np.random.Generator) -> Immuno:
+def draw_immuno(scene, rng):
     """A slide by Beer's law from the densities of haematoxylin and DAB."""
-    placed = place_nuclei(scene, rng)
-    number = len(placed.outlines)
+    labels, outlines, islands = place_nuclei(scene, rng)
+    number = len(outlines)
     counts = np.round(np.array(scene.grades) * number).astype(np.int64)
     grades = rng.permutation(np.repeat(np.arange(4), [number - counts.sum(), *counts]))
     look = Chromatin(fine=0.12, coarse=0.12, grain_px=0.3 / scene.mpp, nucleoli=2, flatness=8)
     painter = NucleusPainter(rng, look)
-    blue = np.zeros(placed.labels.shape, dtype=np.float32)
+    blue = np.zeros(labels.shape, dtype=np.float32)
     brown = blue.copy()
     counterstain = rng.lognormal(np.log(0.4), 0.2, number).clip(0.25, 0.7)
-    painter.add(blue, placed.outlines, counterstain * np.where(grades > 0, 0.7, 1.0))
+    painter.add(blue, outlines, counterstain * np.where(grades > 0, 0.7, 1.0))
     stain = np.array(DAB_LEVELS)[grades] * rng.normal(1.0, 0.06, number).clip(0.85, 1.15)
-    painter.add(brown, placed.outlines, stain)
-    blue += 0.04 * placed.islands
+    painter.add(brown, outlines, stain)
+    blue += 0.04 * islands
     density = blue[..., None] * _BLUE + brown[..., None] * _BROWN
     density = ndimage.gaussian_filter(density, (0.25 / scene.mpp, 0.25 / scene.mpp, 0.0))
     light = _WHITE * np.power(np.float32(10.0), -density)
     light += 2.0 * rng.standard_normal(light.shape, dtype=np.float32)
     image = np.clip(np.rint(light), 0, 255).astype(np.uint8)
-    return Immuno(image, placed.labels, grades)
+    return Immuno(image, labels, grades)

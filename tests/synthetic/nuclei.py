@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,29 +26,29 @@ class Outline:
     radius: NDArray[np.float64]
 
     @property
-    def reach_px(self) -> int:
+    def reach_px(self):
         """Half the side of a box that holds the nucleus and 3 px around it."""
         return int(np.ceil(self.radius.max())) + 3
 
     @property
-    def area_px(self) -> float:
+    def area_px(self):
         """Area inside the outline, px²."""
         return float(np.mean(self.radius**2) * np.pi)
 
-    def toward(self, angle: float) -> float:
+    def toward(self, angle):
         """Radius in one direction, pixels."""
         return float(self.radius[round(angle / (2 * np.pi) * _ANGLES) % _ANGLES])
 
-    def moved(self, y: float, x: float) -> Outline:
+    def moved(self, y, x):
         """The same shape around another centre."""
         return Outline(y, x, self.radius)
 
-    def box(self) -> tuple[slice, slice]:
+    def box(self):
         """The box's rows and columns."""
         reach, y, x = self.reach_px, round(self.y), round(self.x)
         return slice(y - reach, y + reach + 1), slice(x - reach, x + reach + 1)
 
-    def depth(self) -> NDArray[np.float32]:
+    def depth(self):
         """Of the box's shape: 0 in the centre, 1 on the outline, more outside."""
         rows, columns = self.box()
         dy = np.arange(rows.start, rows.stop)[:, None] - self.y
@@ -79,19 +78,7 @@ class Scene:
     """Range of the ratio of the axes."""
 
 
-@dataclass(frozen=True, eq=False)
-class Placed:
-    """Nuclei in their places: nucleus ``i`` of ``outlines`` has the label ``i + 1``."""
-
-    labels: NDArray[np.int32]
-    outlines: tuple[Outline, ...]
-    islands: NDArray[np.float32]
-    """How much of a pixel is tissue, 0 … 1, with soft edges."""
-
-
-def draw_outline(
-    rng: np.random.Generator, diameter_px: float, *, elongation: tuple[float, float]
-) -> Outline:
+def draw_outline(rng, diameter_px, *, elongation):
     """A nucleus around (0, 0): an ellipse with a few low Fourier modes on its radius.
 
     The radius is scaled so that the area is that of a disc of ``diameter_px``.
@@ -108,10 +95,11 @@ def draw_outline(
     return Outline(0.0, 0.0, radius * (diameter_px / 2) * np.sqrt(np.pi / unscaled.area_px))
 
 
-def place_nuclei(scene: Scene, rng: np.random.Generator) -> Placed:
+def place_nuclei(scene, rng):
     """Lay nuclei out, one after the other, never more than 2 % of one over another.
 
-    Pixels that two nuclei share belong to the earlier one in the truth.
+    Returns their labels (a shared pixel is the earlier one's), their outlines, the first one with
+    label 1, and how much of a pixel is tissue, 0 … 1, with soft edges.
     """
     shape = (scene.height_px, scene.width_px)
     diameter_px = [length / scene.mpp for length in scene.diameter_um]
@@ -135,10 +123,10 @@ def place_nuclei(scene: Scene, rng: np.random.Generator) -> Placed:
                 _claim(labels, candidate, len(outlines))
                 break
     islands = np.clip(enlarged(ndimage.gaussian_filter(coarse, 1.5), shape), 0.0, 1.0)
-    return Placed(labels, tuple(outlines), islands)
+    return labels, outlines, islands
 
 
-def touching(labels: NDArray[np.int32]) -> NDArray[np.bool_]:
+def touching(labels):
     """Which labels have a pixel beside (8-neighbours) one of another label, by label."""
     result = np.zeros(int(labels.max()) + 1, dtype=bool)
     height, width = labels.shape
@@ -151,14 +139,14 @@ def touching(labels: NDArray[np.int32]) -> NDArray[np.bool_]:
     return result
 
 
-def _islands(scene: Scene, rng: np.random.Generator) -> NDArray[np.float32]:
+def _islands(scene, rng):
     """Tissue (1) or not (0) on a coarse grid of 16 px."""
     height, width = (-(-side // _ISLAND_STEP_PX) + 1 for side in (scene.height_px, scene.width_px))
     field = smooth_noise(rng, (height, width), scene.island_um / scene.mpp / _ISLAND_STEP_PX / 4)
     return (field >= np.quantile(field, 1.0 - scene.island_share)).astype(np.float32)
 
 
-def _beside(parent: Outline, child: Outline, angle: float) -> Iterator[Outline]:
+def _beside(parent, child, angle):
     """The child beside its parent in one direction, from too close to just too far."""
     distance = parent.toward(angle) + child.toward(angle + np.pi)
     for nudge in _NUDGES_PX:
@@ -166,9 +154,7 @@ def _beside(parent: Outline, child: Outline, angle: float) -> Iterator[Outline]:
         yield child.moved(parent.y + step * np.sin(angle), parent.x + step * np.cos(angle))
 
 
-def _fits(
-    outline: Outline, labels: NDArray[np.int32], coarse: NDArray[np.float32], gap: float
-) -> bool:
+def _fits(outline, labels, coarse, gap):
     """Whether a nucleus lies inside the slide and an island, and (nearly) on no other."""
     rows, columns = outline.box()
     if min(rows.start, columns.start) < 0:
@@ -183,7 +169,7 @@ def _fits(
     return bool(taken <= allowed)
 
 
-def _claim(labels: NDArray[np.int32], outline: Outline, label: int) -> None:
+def _claim(labels, outline, label):
     """Write a nucleus into the truth where nothing lies yet."""
     window = labels[outline.box()]
     window[(outline.depth() <= 1.0) & (window == 0)] = label

@@ -1,15 +1,10 @@
 """Painting nuclei: profile and chromatin, each nucleus inside its own box."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from synthetic.noise import smooth_noise
-from synthetic.nuclei import Outline
 
 _BANK_PX = 512
 
@@ -29,7 +24,7 @@ class Chromatin:
 class NucleusPainter:
     """Adds nuclei to an image."""
 
-    def __init__(self, rng: np.random.Generator, chromatin: Chromatin) -> None:
+    def __init__(self, rng, chromatin):
         self._rng = rng
         self._chromatin = chromatin
         side = (_BANK_PX, _BANK_PX)
@@ -37,14 +32,12 @@ class NucleusPainter:
             rng, side, chromatin.grain_px
         ) + chromatin.coarse * smooth_noise(rng, side, 4 * chromatin.grain_px)
 
-    def add(
-        self, image: NDArray[np.float32], outlines: Sequence[Outline], weights: NDArray[np.floating]
-    ) -> None:
+    def add(self, image, outlines, weights):
         """Add every outline to ``image`` (H, W) with its weight, in place."""
         for outline, weight in zip(outlines, weights, strict=True):
             image[outline.box()] += np.float32(weight) * self._one(outline)
 
-    def _one(self, outline: Outline) -> NDArray[np.float32]:
+    def _one(self, outline):
         """A nucleus of brightness about 1, of the shape of its box."""
         depth = outline.depth()
         height, width = depth.shape
@@ -55,7 +48,7 @@ class NucleusPainter:
         inside = np.clip(1.0 - depth**self._chromatin.flatness, 0.0, 1.0)
         return np.asarray(np.sqrt(inside) * np.clip(grain, 0.1, None), dtype=np.float32)
 
-    def _nucleolus(self, outline: Outline, shape: tuple[int, int]) -> NDArray[np.float32]:
+    def _nucleolus(self, outline, shape):
         """A factor that dims a small round spot somewhere in the inner part."""
         reach, rng = outline.reach_px, self._rng
         typical = float(np.median(outline.radius))

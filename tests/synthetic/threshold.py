@@ -4,8 +4,6 @@ It shows what the protocol :class:`~cellseg.network.detector.Detector` asks for,
 Mask R-CNN where reading, merging, measuring and writing are tested or timed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

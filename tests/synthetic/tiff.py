@@ -1,17 +1,12 @@
 """Writing tiled pyramids, whole and the same for the same picture."""
 
-from __future__ import annotations
-
 import uuid
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tifffile
-from numpy.typing import NDArray
 
 from cellseg.errors import writing
 
@@ -30,7 +25,7 @@ class PyramidLayout:
     channel: str | None = None
     description: str = ""
 
-    def tags(self) -> dict[str, Any]:
+    def tags(self):
         """What every level of the file has, as tifffile's write() takes it."""
         lossless = {"predictor": True, "compressionargs": {"level": 4}}
         return {
@@ -40,7 +35,7 @@ class PyramidLayout:
             **(lossless if self.compression == "zlib" else {}),
         }
 
-    def resolution(self, downsample: int) -> dict[str, Any]:
+    def resolution(self, downsample):
         """Resolution tags of one level."""
         if self.mpp is None:
             return {}
@@ -48,7 +43,7 @@ class PyramidLayout:
         return {"resolution": (per_cm, per_cm), "resolutionunit": "CENTIMETER"}
 
 
-def write_pyramid(path: Path, image: NDArray[np.generic], *, layout: PyramidLayout) -> None:
+def write_pyramid(path, image, *, layout):
     """Write a picture of integers with its pyramid; its folder is made where there is none."""
     photometric = "rgb" if image.ndim == 3 else "minisblack"
     common = {**layout.tags(), "photometric": photometric}
@@ -67,13 +62,13 @@ def write_pyramid(path: Path, image: NDArray[np.generic], *, layout: PyramidLayo
 
 
 @contextmanager
-def new_tiff(path: Path, *, ome: bool = False, big: bool = False) -> Iterator[tifffile.TiffWriter]:
+def new_tiff(path, *, ome=False, big=False):
     """A TIFF under a temporary name that becomes ``path`` when all went well."""
     with writing(path) as temporary, tifffile.TiffWriter(temporary, ome=ome, bigtiff=big) as tif:
         yield tif
 
 
-def _ome(path: Path, layout: PyramidLayout, ndim: int) -> dict[str, Any] | None:
+def _ome(path, layout, ndim):
     """OME metadata; the file's identifier follows its name, so that files repeat exactly."""
     if layout.channel is None:
         return None
@@ -90,7 +85,7 @@ def _ome(path: Path, layout: PyramidLayout, ndim: int) -> dict[str, Any] | None:
     return metadata
 
 
-def _halved(image: NDArray[np.generic]) -> NDArray[np.generic]:
+def _halved(image):
     """Mean over 2 × 2 pixels, rounded; an odd last row or column is repeated."""
     pad = [(0, side % 2) for side in image.shape[:2]] + [(0, 0)] * (image.ndim - 2)
     even = np.pad(image, pad, mode="edge").astype(np.float32)

@@ -1,7 +1,5 @@
 """Augmentation: what each change does to a crop's pixels, objects and outlines."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -17,9 +15,10 @@ from crop_changes import (
     varied,
 )
 from skimage.color import rgb2hed, rgb_from_hed
+from train.annotated import annotated
 
-from cellseg.annotations.image import AnnotatedImage
 from cellseg.geometry import Box
+from cellseg.instances import Instances
 from cellseg.train import augment
 from cellseg.train.augment import add_copies, dimmed, geometric, random_crop, with_stains
 from cellseg.train.crops import Crop, boxes_of
@@ -53,14 +52,12 @@ def dots(side=96, light=0.9):
 
 
 def image_of(crop, light):
-    boxes = crop.boxes.numpy().astype(np.int32)[:, [1, 0, 3, 2]]
-    masks = [
-        mask[y0:y1, x0:x1] > 0
-        for mask, (y0, x0, y1, x1) in zip(crop.masks.numpy(), boxes, strict=True)
-    ]
+    boxes = crop.boxes.int()[:, [1, 0, 3, 2]].tolist()
+    dense = crop.masks.numpy() > 0
+    masks = [mask[Box(*box).pixels] for mask, box in zip(dense, boxes, strict=True)]
+    cells = Instances.build(boxes, [1.0] * len(boxes), crop.labels.numpy() - 1, masks)
     pixels = (255 * crop.image.permute(1, 2, 0).numpy()).astype(np.uint8)
-    kinds = crop.labels.numpy() - 1
-    return AnnotatedImage("drawn", pixels, boxes, masks, kinds, light, None, "drawn")
+    return annotated(pixels, cells, light)
 
 
 def stains(image):
@@ -251,13 +248,9 @@ def test_nuclei_are_drawn_longer_and_wider_and_keep_their_area_and_outline(monke
         crop = random_crop(image_of(dots(), "fluorescence"), 96, np.random.default_rng(seed))
         for box, mask in zip(crop.boxes, crop.masks, strict=True):
             wide, high = (box[2:] - box[:2]).tolist()
-            if (
-                box.min() < 1
-                or box.max() > 95
-                or mask.sum() < 215
-                or mask.sum() > 0.85 * wide * high
-            ):
-                continue  # cut, hidden in part, or the bar
+            is_cut = box.min() < 1 or box.max() > 95
+            if is_cut or not 215 <= mask.sum() <= 0.85 * wide * high:
+                continue  # or hidden in part, or the bar
             ratios.append(high / wide)
             assert wide * high == pytest.approx(17 * 17, rel=0.15)
     assert 0.6 < min(ratios) < 0.85

@@ -1,19 +1,13 @@
 """A real training: four images of two classes are learnt, and counted by class."""
 
-from __future__ import annotations
-
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
-from imageio.v3 import imwrite
 from skimage.draw import ellipse
 from skimage.filters import gaussian
+from train.annotated import write_coco
 
 import cellseg
-from cellseg.annotations.masks import encoded
-from cellseg.geometry import Box
 from cellseg.judge.evaluate import EvaluateRequest, Evaluation, evaluate
 from cellseg.network.maskrcnn import TrainingLimits
 from cellseg.train.run import TrainRequest, train
@@ -51,26 +45,8 @@ def field(seed):
 def learnt(tmp_path_factory):
     """Four images with their annotations, and the model that they taught."""
     folder = tmp_path_factory.mktemp("learning")
-    images, annotations = [], []
-    for number in range(1, 5):
-        picture, masks, classes = field(number)
-        imwrite(folder / f"{number}.png", picture)
-        images.append(
-            {"id": number, "file_name": f"{number}.png", "height": SIDE, "width": SIDE, "mpp": 0.4,
-             "modality": "histology"}
-        )  # fmt: skip
-        for mask, kind in zip(masks, classes, strict=True):
-            code = encoded(Box(0, 0, SIDE, SIDE), mask, (SIDE, SIDE))
-            code["counts"] = code["counts"].decode()
-            annotations.append(
-                {"id": len(annotations) + 1, "image_id": number, "category_id": kind + 1,
-                 "iscrowd": 0, "segmentation": code}
-            )  # fmt: skip
-    categories = [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)]
-    data = folder / "cells.json"
-    data.write_text(
-        json.dumps({"images": images, "annotations": annotations, "categories": categories})
-    )
+    fields = [field(number) for number in range(1, 5)]
+    data = write_coco(folder, fields, CLASSES, mpp=0.4, modality="histology")
     done = train(
         TrainRequest(
             data=(data,), validation=data, output=folder / "out", init="default", steps=220,

@@ -1,7 +1,5 @@
 """Training end to end, in miniature: interrupted, resumed, exported, used."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 
@@ -9,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from imageio.v3 import imwrite
+from finished import told
 from safetensors import safe_open
+from train.annotated import write_coco
 
 from cellseg.cli.train import train as command
 from cellseg.counting.plan import make_plan
@@ -33,29 +32,20 @@ from cellseg.train.validate import Validation
 SMALL = TrainingLimits(proposals=30, box_samples=16, mask_samples=4)
 
 
-def project(folder, *, images=3, classes=("round", "square"), mpp=None, side=64):
+def project(folder, *, images=3, classes=("round", "square"), **about):
+    """Images of four squares each."""
     folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
-    entries, rows = [], []
-    for number in range(1, images + 1):
-        pixels = rng.integers(215, 235, (side, side, 3)).astype(np.uint8)
-        for place in range(4):
-            y, x = 6 + 30 * (place // 2), 6 + 30 * (place % 2)
-            pixels[y : y + 18, x : x + 18] = (110, 60, 150)
-            label = place % len(classes)
-            rows.append(
-                {"id": len(rows) + 1, "image_id": number, "category_id": label + 1,
-                 "iscrowd": 0,
-                 "segmentation": [[x, y, x + 18, y, x + 18, y + 18, x, y + 18]]}
-            )  # fmt: skip
-        imwrite(folder / f"{number}.png", pixels)
-        entries.append({"id": number, "file_name": f"{number}.png", "height": side, "width": side})
-        if mpp:
-            entries[-1]["mpp"] = mpp
-    path = folder / "cells.json"
-    categories = [{"id": i + 1, "name": name} for i, name in enumerate(classes)]
-    path.write_text(json.dumps({"images": entries, "annotations": rows, "categories": categories}))
-    return path
+    masks = np.zeros((4, 64, 64), bool)
+    for mask, (y, x) in zip(masks, [(6, 6), (6, 36), (36, 6), (36, 36)], strict=True):
+        mask[y : y + 18, x : x + 18] = True
+    kinds = [place % len(classes) for place in range(4)]
+    pictures = []
+    for _ in range(images):
+        pixels = rng.integers(215, 235, (64, 64, 3)).astype(np.uint8)
+        pixels[masks.any(axis=0)] = (110, 60, 150)
+        pictures.append((pixels, masks, kinds))
+    return write_coco(folder, pictures, classes, **about)
 
 
 def small(path, output, **changed):
@@ -66,6 +56,14 @@ def small(path, output, **changed):
             **changed,
         }
     )  # fmt: skip
+
+
+def steps(events):
+    return [event for event in events if isinstance(event, Progress)]
+
+
+def prepared(path, **changed):
+    return prepare(small(path, path.parent / "out", **changed), lambda event: None)
 
 
 def test_a_seed_tells_what_is_drawn(tmp_path):
@@ -102,12 +100,10 @@ def test_interrupted_resumed_exported_used(tmp_path):
 
     events = []
     done = train(request, report=events.append)
-    steps = [event.step for event in events if isinstance(event, Progress)]
-    assert steps == [3]
-    assert {"loss_mask", "loss_dense", "loss_classifier"} <= set(
-        next(event for event in events if isinstance(event, Progress)).losses
-    )
-    assert any(isinstance(event, Notice) and "step 2" in event for event in events)
+    (step,) = steps(events)
+    assert step.step == 3
+    assert {"loss_mask", "loss_dense", "loss_classifier"} <= set(step.losses)
+    assert any("step 2" in line for line in told(events))
     (validated,) = [event for event in events if isinstance(event, Validated)]
     assert validated.best
     assert 0 <= validated.scores.mask_ap <= 1
@@ -137,8 +133,8 @@ def test_interrupted_resumed_exported_used(tmp_path):
         train(small(other, output))
     again = []
     train(replace(request, data=(path, project(tmp_path / "more", images=1))), report=again.append)
-    assert not [event for event in again if isinstance(event, Progress)]
-    assert any(isinstance(event, Notice) and "data have changed" in event for event in again)
+    assert steps(again) == []
+    assert any("data have changed" in line for line in told(again))
 
 
 def test_from_a_model_with_other_classes(tmp_path):
@@ -157,37 +153,34 @@ def test_from_a_model_with_other_classes(tmp_path):
     assert not torch.equal(after[kernel], before[kernel])
     assert done.card.started_from == "start.safetensors"
     assert done.card.scores == {}
-    assert any(isinstance(event, Notice) and "only one image" in event for event in events)
-    progress = next(event for event in events if isinstance(event, Progress))
-    assert "loss_dense" not in progress.losses
+    assert any("only one image" in line for line in told(events))
+    assert "loss_dense" not in steps(events)[0].losses
 
 
 def test_requests_at_fault(tmp_path):
     path = project(tmp_path / "data")
-    with pytest.raises(SettingsError, match="how long to train"):
-        small(path, tmp_path / "out", steps=None)
-    with pytest.raises(SettingsError, match="batch must be above 0"):
-        small(path, tmp_path / "out", batch=0)
-    with pytest.raises(SettingsError, match="multiple of 32"):
-        small(path, tmp_path / "out", crop_px=100)
-    with pytest.raises(SettingsError, match="no training to go on with"):
-        train(small(path, tmp_path / "out", resume=True))
-    with pytest.raises(WeightsError, match=r"gone\.safetensors"):
-        train(small(path, tmp_path / "out", init="gone.safetensors"))
+    for kind, said, fault in (
+        (SettingsError, "how long to train", {"steps": None}),
+        (SettingsError, "batch must be above 0", {"batch": 0}),
+        (SettingsError, "multiple of 32", {"crop_px": 100}),
+        (SettingsError, "no training to go on with", {"resume": True}),
+        (WeightsError, r"gone\.safetensors", {"init": "gone.safetensors"}),
+    ):
+        with pytest.raises(kind, match=said):
+            train(small(path, tmp_path / "out", **fault))
     (tmp_path / "out" / "checkpoint.safetensors").write_bytes(b"x" * 100)
     with pytest.raises(WeightsError, match="damaged checkpoint"):
         train(small(path, tmp_path / "out"))
-
-
-def test_validation_with_a_foreign_class(tmp_path):
-    one = project(tmp_path / "one", classes=("a",))
-    two = project(tmp_path / "two", classes=("a", "b"))
+    (tmp_path / run.CARD).touch()
+    with pytest.raises(SettingsError, match="finished training without a checkpoint"):
+        train(small(path, tmp_path))
+    other = project(tmp_path / "other", classes=("round", "b"))
     with pytest.raises(InputError, match="classes that the training data does not have: b"):
-        prepare(small(one, tmp_path / "out", validation=two), lambda event: None)
+        prepared(path, validation=other)
 
 
 def test_scale_of_the_network(tmp_path):
-    data = prepare(small(project(tmp_path / "a", mpp=0.5), tmp_path / "out"), lambda e: None)
+    data = prepared(project(tmp_path / "a", mpp=0.5))
     assert data.mpp == pytest.approx(0.5)
     assert (len(data.train), len(data.held)) == (2, 1)
     # Known and different pixel sizes meet at their median.
@@ -195,14 +188,14 @@ def test_scale_of_the_network(tmp_path):
     assert network_mpp(images) == pytest.approx(0.5)
     assert network_mpp([*images, data.train[0].changed(mpp=None)]) is None
     # Without any pixel size, images are taken as they are.
-    plain = prepare(small(project(tmp_path / "b"), tmp_path / "out"), lambda e: None)
+    plain = prepared(project(tmp_path / "b"))
     assert plain.mpp is None
     assert plain.train[0].zoom == 1
     assert plain.diameter_px == pytest.approx(2 * (18 * 18 / np.pi) ** 0.5, rel=0.05)
 
 
 def test_a_count_believes_the_sizes_that_were_annotated(tmp_path):
-    data = prepare(small(project(tmp_path / "a", mpp=0.5), tmp_path / "out"), lambda e: None)
+    data = prepared(project(tmp_path / "a", mpp=0.5))
     # Squares of 18 px.
     assert data.sizes == Sizes(162, 648, 27)
     info = DetectorInfo("m", "c" * 64, ("a",), "cell", mpp=2.0, sizes=data.sizes)
@@ -232,7 +225,7 @@ def test_a_count_believes_the_sizes_that_were_annotated(tmp_path):
         Sizes(10, 5, 3)
 
 
-def told(monkeypatch, folder, *options, f1=0.8):
+def commanded(monkeypatch, folder, *options, f1=0.8):
     """What the command asks for, prints and leaves, the training itself replaced."""
     scores = {"mask_ap": 0.5, "mask_ap50": 0.75, "f1": f1}
     card = ModelCard(name="x", classes=("a",), diameter_px=20, scores=scores)
@@ -261,7 +254,7 @@ def told(monkeypatch, folder, *options, f1=0.8):
 def test_command(tmp_path, monkeypatch):
     """The command only parses and prints; checkpoints stay where they are wanted or needed."""
     options = ["--init", "none", "--mpp", "0.25", "--object", "cell"]
-    request, text, files = told(monkeypatch, tmp_path / "a", *options)
+    request, text, files = commanded(monkeypatch, tmp_path / "a", *options)
     assert (request.init, request.mpp, request.object) == ("none", 0.25, "cell")
     assert (request.minutes, request.steps, request.resume) == (60.0, None, None)
     assert "a note" in text
@@ -269,8 +262,8 @@ def test_command(tmp_path, monkeypatch):
     assert f"cellseg count SLIDE --model {tmp_path / 'a' / 'out' / 'x.safetensors'}" in text
     assert "pixel size unknown" in text
     assert files == {"x.safetensors", run.CARD}
-    assert CHECKPOINT in told(monkeypatch, tmp_path / "b", "--keep-checkpoint")[2]
-    _, text, files = told(monkeypatch, tmp_path / "c", f1=0.01)
+    assert CHECKPOINT in commanded(monkeypatch, tmp_path / "b", "--keep-checkpoint")[2]
+    _, text, files = commanded(monkeypatch, tmp_path / "c", f1=0.01)
     assert CHECKPOINT in files
     assert "do not count with it" in text
     assert CliRunner().invoke(command, []).exit_code == 2
@@ -294,27 +287,16 @@ def test_training_ends_when_validations_get_no_better(history, patience, since, 
 
 
 def test_a_training_that_overfits_stops_early_and_keeps_the_best(tmp_path, monkeypatch):
-    values = iter([0.5, 0.4, 0.3, 0.2, 0.1, 0.0])
-
-    def falling(*_):
-        return Validation(next(values), 0.5, 0.5, 0.5, 1, 4)
-
-    monkeypatch.setattr(run, "scores_of", falling)
+    falling = (Validation(n / 10, 0.5, 0.5, 0.5, 1, 4) for n in (5, 4, 3, 2, 1, 0))
+    monkeypatch.setattr(run, "scores_of", lambda *_: next(falling))
     # A validation waits for its share of the time: on a busy machine, longer than some steps.
     monkeypatch.setattr(run, "REST", 0.0)
     path, events = project(tmp_path / "data"), []
     request = small(path, tmp_path / "out", init="default", steps=40, validations=40, patience=2)
     done = train(request, report=events.append)
-    assert any(isinstance(event, Notice) and "by heart" in event for event in events)
-    assert max(event.step for event in events if isinstance(event, Progress)) < 10
+    assert any("by heart" in line for line in told(events))
+    assert steps(events)[-1].step < 10
     assert done.card.scores["mask_ap"] == 0.5
-
-
-def test_a_finished_model_is_not_trained_over(tmp_path):
-    (tmp_path / run.CARD).touch()
-    request = TrainRequest(data=(tmp_path / "a.json",), output=tmp_path, steps=1)
-    with pytest.raises(SettingsError, match="finished training without a checkpoint"):
-        train(request)
 
 
 def test_a_model_of_the_same_task_is_changed_by_smaller_steps(tmp_path):
@@ -322,8 +304,7 @@ def test_a_model_of_the_same_task_is_changed_by_smaller_steps(tmp_path):
     events = []
     request = small(path, tmp_path / "out", init="default", steps=4, batch=2)
     train(request, report=events.append)
-    losses = [event.losses for event in events if isinstance(event, Progress)]
-    assert all(np.isfinite(list(one.values())).all() for one in losses)
+    assert all(np.isfinite(list(step.losses.values())).all() for step in steps(events))
     parts, state = read(tmp_path / "out" / CHECKPOINT)
     assert state.run["is_taught"] is True
     kernel = "rpn.head.conv.0.0.weight"

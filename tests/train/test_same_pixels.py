@@ -1,14 +1,14 @@
-"""A network is trained, validated and used on the same pixels, whatever the protocol."""
-
-from __future__ import annotations
+"""A network is trained, validated and used on the same pixels and cells in the same way."""
 
 import numpy as np
 import pytest
 from imageio.v3 import imwrite
 from skimage.data import immunohistochemistry
+from squares import squares
 from synthetic.threshold import ThresholdDetector
+from train.annotated import annotated
 
-from cellseg.annotations.image import AnnotatedImage
+from cellseg.annotations.compare import FEWEST_IMAGES
 from cellseg.counting.plan import choose_assay
 from cellseg.counting.request import CountRequest
 from cellseg.geometry import Box
@@ -19,6 +19,8 @@ from cellseg.protocol import load_protocol
 from cellseg.run import run
 from cellseg.slide import open_slide
 from cellseg.train.crops import cut_pixels
+from cellseg.train.teach import counted_in
+from cellseg.train.validate import scores_of
 
 
 class Onlooker(ThresholdDetector):
@@ -59,12 +61,45 @@ def test_training_sees_what_counting_sees(protocol, tmp_path):
     )  # fmt: skip
     list(run(request, detector=onlooker))
     (tile,) = onlooker.seen
-    image = AnnotatedImage(
-        "field", pixels, np.zeros((0, 4), np.int32), [], np.zeros(0, np.int64), "transmitted",
-        None, "set",
-    )  # fmt: skip
-    trained = cut_pixels(image, Box(0, 0, 256, 256), (256, 256)).permute(1, 2, 0).numpy()
+    trained = cut_pixels(annotated(pixels), Box(0, 0, 256, 256), (256, 256))
+    trained = trained.permute(1, 2, 0).numpy()
     seen = tile[:256, :256]
     assert seen.shape == trained.shape
     # The white level of a count is that of a sample of the field.
     assert np.abs(seen / seen.max() - trained / trained.max()).max() < 0.02
+
+
+SIDE = 20
+CORNERS = [(10, 10), (10, 60), (60, 10)]
+
+
+def cells_at(corners, score):
+    boxes = [(y, x, y + SIDE, x + SIDE) for y, x in corners]
+    return squares(*boxes, scores=[score] * len(boxes))
+
+
+class Doubling:
+    """Finds each square, and with a lower score one that lies by six tenths on it."""
+
+    def detect(self, tiles, **_):
+        beside = [(y, x + 8) for y, x in CORNERS]
+        both = cells_at(CORNERS, 0.9), cells_at(beside, 0.6)
+        return [Detections(Instances.concatenate(both)) for _ in tiles]
+
+
+def test_the_score_is_not_raised_by_what_a_count_drops():
+    image = annotated(np.full((96, 96, 3), 255, np.uint8), cells_at(CORNERS, 1.0))
+    seen = scores_of(Doubling(), [image] * FEWEST_IMAGES, ("nucleus",))
+    assert seen.f1 == 1.0
+    assert seen.score < 0.55
+
+
+def test_of_cells_that_a_window_cuts_those_at_two_of_its_edges_count():
+    window = Box(30, 30, 130, 130)
+    whole, above, left, below, right = (60, 60), (20, 60), (60, 20), (120, 60), (60, 120)
+    cells = cells_at([whole, above, left, below, right, (0, 0)], 0.9)
+    found = counted_in(cells, window)
+    assert [found.box(index).corners for index in range(len(found))] == [
+        (60, 60, 80, 80), (30, 60, 40, 80), (60, 30, 80, 40),
+    ]  # fmt: skip
+    assert [mask.shape for mask in found.masks] == [(20, 20), (10, 20), (20, 10)]
