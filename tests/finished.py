@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from PIL import Image
 from synthetic import PyramidLayout, draw_discs, write_pyramid
 from synthetic.threshold import ThresholdDetector
 
-from cellseg.annotations.region import Regions
 from cellseg.api import Cells
 from cellseg.counting.request import CountRequest
 from cellseg.derive import Recipe, derive
@@ -30,55 +29,22 @@ from cellseg.result.folder import Findings
 from cellseg.run import change, run
 from cellseg.table import Scale, columns, measure
 
-FACTS = ("tissue_mm2", "skipped_share")
 DISCS = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
 """Every disc that :func:`synthetic.draw_discs` draws is a cell of it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """What a run would know beside its cells; ``provenance`` goes into run.json as it is."""
-
-    frame: Frame
-    columns: Sequence[Any]
-    class_names: Sequence[str]
-    object_name: str
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    image_name: str = ""
-    tissue: Mapping[str, object] | None = None
-    regions: Regions | None = None
-    overview: Any = None
-    complete: bool = True
-
-
-def left_by(
-    folder: ResultFolder, report: Report, recipe: Recipe | None = None, **options: Any
-) -> Result:
-    """Finish a folder to which the cells were added."""
-    given = report.provenance.get("summary", {})
+def left_by(folder: ResultFolder, findings: Findings, *, overview: bool = False) -> Result:
+    """Finish a folder to which the cells were added; what the record says of itself stays."""
 
     def complete(change: Change) -> None:
-        derive(change, recipe or Recipe())
-        change.run["summary"] |= given
+        derive(change, Recipe())
+        change.run["summary"] |= findings.record.get("summary", {})
         kept = ("doubts", "warnings", "seconds")
-        change.run |= {name: report.provenance[name] for name in kept if name in report.provenance}
-        if report.overview is not None:
-            pixels = getattr(report.overview, "image", report.overview)
-            Image.fromarray(pixels).save(change.path("overview.png"))
+        change.run |= {name: findings.record[name] for name in kept if name in findings.record}
+        if overview:
+            Image.new("RGB", (9, 9)).save(change.path("overview.png"))
 
-    findings = Findings(
-        frame=report.frame,
-        columns=report.columns,
-        class_names=report.class_names,
-        object_name=report.object_name,
-        image_name=report.image_name,
-        facts={name: given.get(name) for name in FACTS},
-        record=report.provenance,
-        tissue=report.tissue,
-        regions=report.regions,
-        is_complete=report.complete,
-    )
-    return folder.finish(findings, complete, **options)
+    return folder.finish(findings, complete)
 
 
 def frame_of(
@@ -96,24 +62,35 @@ def frame_of(
 
 
 def measured(
-    path: Path, instances: Instances, frame: Frame, classes: Sequence[str], **record: Any
+    path: Path,
+    instances: Instances,
+    frame: Frame,
+    classes: Sequence[str],
+    *,
+    channels: Sequence[str] = (),
+    tissue_mm2: float | None = None,
+    is_complete: bool = True,
+    **record: Any,
 ) -> Result:
-    """A finished result of masks that are measured without pixels."""
+    """A finished result of masks that are measured on black; ``record`` goes into run.json."""
+    black = np.zeros((frame.lattice_height, frame.lattice_width, len(channels)), np.uint8)
     scale = Scale(frame.downsample, frame.mpp)
-    table = measure(instances, None, (0, 0), scale=scale, channels=[], stain="he")
-    table = table.assign(touches_border=False, stitched=False)
-    report = Report(
+    table = measure(instances, black, (0, 0), scale=scale, channels=channels, stain="he")
+    findings = Findings(
         frame=frame,
-        columns=columns([], stain="he", has_mpp=frame.mpp is not None),
+        columns=columns(channels, stain="he", has_mpp=frame.mpp is not None),
         class_names=classes,
         object_name="nucleus",
-        provenance={"protocol": {"stain": "he"}, **record},
+        image_name=Path(record.get("image", {"path": ""})["path"]).name,
+        facts={"tissue_mm2": tissue_mm2},
+        record={"protocol": {"stain": "he"}, **record},
+        is_complete=is_complete,
     )
-    names = [column.name for column in report.columns if column.name in table]
-    with ResultFolder.open(path, key="k") as folder:
+    with ResultFolder.open(path, key=str(path)) as folder:
         if len(instances):
-            folder.journal.add_cells(table[names], instances)
-        return left_by(folder, report)
+            table = table.assign(touches_border=False, stitched=False)
+            folder.journal.add_cells(table, instances)
+        return left_by(folder, findings)
 
 
 IHC = load_protocol("ihc").changed(mpp=1.0, min_area_um2=0.0, tile_px=128, largest_cell_um=40.0)

@@ -1,4 +1,4 @@
-"""Dangerous files are opened in a child process that may not take much."""
+"""Children that run Python; dangerous files are opened in one that may not take much."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import subprocess
 import sys
 import tempfile
 import threading
+import tracemalloc
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PROBE = """
 import logging
@@ -38,6 +41,25 @@ IDLE = "import cellseg.slide, tifffile, zarr, imagecodecs, simplejpeg"
 
 ROOT = Path(__file__).parents[1]
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+
+
+def python(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """A child that ran Python with these arguments, and what it said."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    given = {"cwd": ROOT, "env": ENVIRONMENT, **pipes, **options}
+    return subprocess.run([sys.executable, *map(str, arguments)], text=True, check=False, **given)
+
+
+def peak_of(call: Callable[[], object]) -> int:
+    """The most memory that Python takes during a call, in bytes."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -56,12 +78,10 @@ def limited(*arguments: str, memory: int = 6_000_000_000, wall_s: float = 120) -
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
-    paths = f"{ROOT}{os.pathsep}{ROOT / 'napari_plugin'}"
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryFile() as said:
         child = subprocess.Popen(
             [sys.executable, *arguments], stdout=said, stderr=subprocess.STDOUT,
-            preexec_fn=limit, cwd=ROOT, env=environment,
+            preexec_fn=limit, cwd=ROOT, env=ENVIRONMENT,
         )  # fmt: skip
         killer = threading.Timer(wall_s, child.kill)
         killer.start()

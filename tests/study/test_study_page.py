@@ -1,7 +1,5 @@
 """A study's page: what it says, and what it does in a real browser."""
 
-from __future__ import annotations
-
 import base64
 import re
 from dataclasses import replace
@@ -10,7 +8,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 from PIL import Image
-from study.made import made
+from study.made import made, marker, region
 from watched import watched
 
 from cellseg.draw import write_png
@@ -64,7 +62,7 @@ def study(tmp_path):
     return replace(load_study(tmp_path), failed=(failed,))
 
 
-def test_parts_of_the_pictures_become_thumbnails(tmp_path):
+def test_parts_of_the_pictures_become_thumbnails_and_damaged_ones_are_left_out(tmp_path):
     colours = (("red", "grey"), ("grey", "blue", "lime"))
     scale = "10 cells / mm²\n<b>2+</b>: 4 cells / mm²\nno such part: 1"
     painted(tmp_path, colours, scale=scale)
@@ -75,10 +73,8 @@ def test_parts_of_the_pictures_become_thumbnails(tmp_path):
     for picture, wanted in zip(found, ((255, 0, 0), (0, 0, 255), (0, 255, 0)), strict=True):
         assert np.abs(colour_of(picture) - wanted).max() < 8
     assert shown(tmp_path, most_bytes=100) == []
-
-
-def test_damaged_pictures_are_left_out(tmp_path):
     (tmp_path / "outlines.png").write_bytes(b"no picture")
+    (tmp_path / "overview.png").unlink()
     assert shown(tmp_path) == []
 
 
@@ -100,8 +96,17 @@ def test_tables_are_sorted_from_the_keyboard(opened, study):
     assert page.evaluate(names)[1:] == ["a9.tif", "a10.tif", "d.tif"], "9 comes before 10"
 
 
-def test_pictures_are_there_and_named(opened, study):
-    page = opened(write_study(study))
+def test_what_to_look_at_first_comes_first_and_pictures_are_named(opened, study):
+    path = write_study(study)
+    text = path.read_text(encoding="utf-8")
+    places = [
+        text.index(part) for part in ("To look at first", "<h2>Counts", "<h2>Sizes", "<h2>Slides")
+    ]
+    assert places == sorted(places)
+    page = opened(path)
+    first = page.locator("section.warnings").inner_text()
+    assert f"{NASTY}: is <b>small</b>" in first
+    assert "d.tif: was not counted: is <i>no</i> image" in first
     seen = page.evaluate("[...document.images].map(e => [e.complete && e.naturalWidth, e.alt])")
     assert [width for width, _ in seen] == [200, 200]
     assert all("a10.tif" in alt for _, alt in seen)
@@ -113,16 +118,14 @@ def test_pictures_are_there_and_named(opened, study):
 
 def test_hostile_names_stay_text(opened, tmp_path):
     """In every place where a name of a file, a class, a region or a person's words stands."""
-    marker = {"index": 0.5, "index_interval": None, "h_score": 90.0, "allred": 3}
-    nothing = {"area_px": None, "area_um2": None, "region_px2": 9.0, "tissue_mm2": None}
-    region = {"name": HOSTILE, "class": HOSTILE, "cells": 1, "area_mm2": 0.1,
-              "cells_per_class": {HOSTILE: 1}, **nothing}  # fmt: skip
+    scores = {"h_score": 90.0, "allred": 3}
+    part = marker(HOSTILE, 0.5, **scores)
     home = made(
         tmp_path / "a.cellseg", image=f"/scans/{HOSTILE.replace('/', '|')}.tif",
         classes=(HOSTILE, "items"), doubts=[HOSTILE], warnings=[f"x{HOSTILE}"],
         model={"name": HOSTILE, "checksum": "0" * 64}, protocol={"name": HOSTILE, "score": 0.5},
-        summary={"labelling": [{"name": HOSTILE, **marker, "regions": {HOSTILE: marker}}],
-                 "regions": [region]},
+        summary={"labelling": [marker(HOSTILE, 0.5, **scores, regions={HOSTILE: part})],
+                 "regions": [region(HOSTILE, HOSTILE, 1, 0.1, of=HOSTILE)]},
     ).path  # fmt: skip
     painted(home, scale=f"{HOSTILE}\n{HOSTILE}")
     made(tmp_path / "b.cellseg", image="/scans/b.tif")
@@ -137,18 +140,6 @@ def test_hostile_names_stay_text(opened, tmp_path):
     assert "{{ 7*7 }}" in text
     assert page.evaluate("[document.scripts.length, document.images.length]") == [1, 2]
     assert page.evaluate("document.querySelectorAll('[onerror]').length") == 0
-
-
-def test_what_to_look_at_first_comes_first(opened, study):
-    page = write_study(study)
-    text = page.read_text(encoding="utf-8")
-    places = [
-        text.index(part) for part in ("To look at first", "<h2>Counts", "<h2>Sizes", "<h2>Slides")
-    ]
-    assert places == sorted(places)
-    first = opened(page).locator("section.warnings").inner_text()
-    assert f"{NASTY}: is <b>small</b>" in first
-    assert "d.tif: was not counted: is <i>no</i> image" in first
 
 
 def test_a_page_without_doubts_says_what_was_checked_and_what_was_not(opened, tmp_path):
@@ -171,10 +162,7 @@ def test_a_page_without_doubts_says_what_was_checked_and_what_was_not(opened, tm
 
 def test_positive_cells_and_wells_are_shown_and_sorted(opened, tmp_path):
     for name, positive, interval in (("a", 0.089, None), ("b", 0.5, [0.42, 0.58])):
-        ki67 = {
-            "name": "<b>Ki-67", "index": positive, "index_interval": interval,
-            "h_score": 90.0, "allred": None, "regions": {},
-        }  # fmt: skip
+        ki67 = marker("<b>Ki-67", positive, index_interval=interval, h_score=90.0)
         image = f"/scans/plate.zarr/{name.upper()}/3/0"
         made(tmp_path / f"{name}.cellseg", image=image, summary={"labelling": [ki67]})
     page = opened(write_study(load_study(tmp_path)))
