@@ -1,9 +1,10 @@
-"""Several images at once: the same results and sentences as one after the other."""
+"""Several images at once give the same as one by one; what is said when memory runs out."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,12 +15,12 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from limited import ENVIRONMENT, limited
+from PIL import Image
 from synthetic import write_disc_slide
 
 from cellseg.cli._images import jobs_for
 from cellseg.counting.request import CountRequest
-
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +124,64 @@ def test_many_small_files_are_counted_by_all_cores(
     if large:
         os.truncate(paths[0], 40_000_000)
     assert jobs_for([CountRequest(image=path) for path in paths]) == expected
+
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Linux enforces the limit")
+
+
+def _refused_by_numpy() -> MemoryError:
+    with pytest.raises(MemoryError) as refused:
+        np.empty(1 << 60, np.uint8)
+    return refused.value
+
+
+@LINUX
+def test_what_does_not_fit_is_refused_before_it_is_decoded(tmp_path):
+    picture = tmp_path / "flat.png"
+    Image.fromarray(np.zeros((20_000, 20_000), np.uint8)).save(picture)
+    probe = ("-m", "cellseg", "--max-memory", "0.7", "info", str(picture))
+    refused = limited(*probe)
+    assert refused.code == 4, refused.said
+    assert "more than the 0.3 GB that may be used" in refused.said
+    assert limited("-m", "cellseg", "info", str(picture)).code == 0
+
+
+@LINUX
+def test_the_system_holds_the_limit(tmp_path):
+    """Whatever else takes memory: no more is given, and one line says so."""
+    code = (
+        "import sys, cellseg.cli, cellseg.cli.view, numpy as np\n"
+        "cellseg.cli.view.PLACE.convert = lambda *given: np.ones(10**9).sum()\n"
+        "sys.argv = ['cellseg', '--max-memory', '1', 'info', 'x']\n"
+        "cellseg.cli.main()"
+    )
+    found = limited("-c", code, memory=40_000_000_000)
+    assert found.code == 4, found.said
+    assert re.fullmatch(r"cellseg: not enough memory; .*\(--max-memory.*\n", found.said)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        _refused_by_numpy(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("can't start new thread"),
+    ],
+)
+def test_a_lack_of_memory_is_told_as_such(cellseg, tmp_path, monkeypatch, error):
+    picture = tmp_path / "a.png"
+    Image.new("L", (9, 9)).save(picture)
+
+    def run(request: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("cellseg.run.run", run)
+    code, _, said = cellseg("count", picture)
+    assert code == 4
+    assert "not enough memory" in said
+    assert "unexpected" not in said
+
+
+def test_less_than_any_run_needs_is_a_mistake(cellseg):
+    assert cellseg("--max-memory", "0.1", "info", "x")[0] == 2

@@ -1,41 +1,48 @@
-"""What the command line says at once, it says without loading what takes seconds to load."""
+"""What is said at once is said without what takes seconds to load; no library names an option."""
 
 from __future__ import annotations
 
+import ast
 import os
-import subprocess
+import re
 import sys
 from pathlib import Path
 
 import click
-import finished
 import numpy as np
 import pytest
 import tifffile
+from finished import counted_folder
+from limited import python
 from synthetic import write_disc_slide
 
+import cellseg
 from cellseg.cli import COMMANDS, cli
-from cellseg.counting.request import CountRequest
 
 HEAVY = {"torch", "torchvision", "pandas", "skimage", "matplotlib", "zarr", "scipy"}
 
-LOADED = """
+EACH = """
 import sys
-from pathlib import Path
-sys.argv = ["cellseg", *sys.argv[1:]]
-from cellseg.cli import main
-try:
-    main()
-except SystemExit as ended:
-    print(ended.code, *sys.modules, file=sys.stderr)
+import cellseg.cli
+code = 0
+for one in sys.argv[1:]:
+    sys.argv = ["cellseg", *one.split()]
+    try:
+        cellseg.cli.main()
+    except SystemExit as ended:
+        code = ended.code
+        print(one, code, "torch" in sys.modules, sep="|")
+    if one == "--help":
+        assert {name for name in sys.modules if "cellseg.cli." in name} == {"cellseg.cli._shared"}
+        assert "numpy" not in sys.modules
+print(code, *sys.modules, file=sys.stderr)
 """
+"""Commands one after another in one process, and the exit code of the last."""
 
 
 def loaded(code: str, *args: object) -> tuple[str, set[str], str]:
     """Exit code and modules that a process of its own ends with, and what it said."""
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True, check=False
-    )
+    done = python("-c", code, *args, cwd=None, env=None)
     *said, last = done.stderr.splitlines()
     ended, *modules = last.split()
     return ended, set(modules), done.stdout + "\n".join(said)
@@ -47,7 +54,7 @@ def test_counting_with_openvino_does_not_import_torch(tmp_path):
     discs = np.full((96, 96, 3), 235, np.uint8)
     discs[40:56, 40:56] = (90, 60, 140)
     tifffile.imwrite(image, discs, photometric="rgb")
-    ended, modules, said = loaded(LOADED, "count", image, "--protocol", "he", "--types", "breast")
+    ended, modules, said = loaded(EACH, f"count {image} --protocol he --types breast")
     assert ended == "0", said
     if "openvino" not in modules:
         pytest.skip("this machine counts with torch")
@@ -57,23 +64,6 @@ def test_counting_with_openvino_does_not_import_torch(tmp_path):
 def test_import_cellseg_is_light():
     _, modules, _ = loaded("import cellseg, sys; print(0, *sys.modules, file=sys.stderr)")
     assert not modules & (HEAVY | {"numpy", "click", "pydantic"})
-
-
-EACH = """
-import sys
-import cellseg.cli
-for one in sys.argv[1:]:
-    sys.argv = ["cellseg", *one.split()]
-    try:
-        cellseg.cli.main()
-    except SystemExit as ended:
-        print(one, ended.code, "torch" in sys.modules, sep="|")
-    if one == "--help":
-        assert {name for name in sys.modules if "cellseg.cli." in name} == {"cellseg.cli._shared"}
-        assert "numpy" not in sys.modules
-print(0, *sys.modules, file=sys.stderr)
-"""
-"""Commands one after another in one process."""
 
 
 def test_help_is_light():
@@ -95,7 +85,7 @@ def test_the_list_says_what_the_commands_say():
 
 @pytest.mark.parametrize("command", ["count", "info", "view", "train", "evaluate"])
 def test_a_mistyped_path_is_said_at_once(tmp_path, command):
-    ended, modules, said = loaded(LOADED, command, tmp_path / "mistyped.tif")
+    ended, modules, said = loaded(EACH, f"{command} {tmp_path}/mistyped.tif")
     assert ended in ("2", "4")
     assert "mistyped.tif" in said
     assert not modules & HEAVY
@@ -104,8 +94,8 @@ def test_a_mistyped_path_is_said_at_once(tmp_path, command):
 def test_an_address_of_no_scheduler_is_said_at_once(tmp_path):
     pytest.importorskip("distributed")
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((64, 64), np.uint8))
-    args = ("count", tmp_path / "a.tif", "--engine", "dask", "--scheduler", "nonsense://x")
-    ended, modules, said = loaded(LOADED, *args)
+    asked = f"count {tmp_path}/a.tif --engine dask --scheduler nonsense://x"
+    ended, modules, said = loaded(EACH, asked)
     assert ended == "2"
     assert "nonsense://x: no Dask scheduler answers there" in said
     assert "torch" not in modules
@@ -113,7 +103,7 @@ def test_an_address_of_no_scheduler_is_said_at_once(tmp_path):
 
 def test_info_of_a_tiff_is_light(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((64, 64), np.uint8))
-    ended, modules, said = loaded(LOADED, "info", tmp_path / "a.tif")
+    ended, modules, said = loaded(EACH, f"info {tmp_path}/a.tif")
     assert ended == "0"
     assert "64 × 64 px" in said
     assert not modules & HEAVY
@@ -125,9 +115,8 @@ def counted(tmp_path_factory):
     """A folder with a slide and its result."""
     home = tmp_path_factory.mktemp("counted")
     write_disc_slide(home / "a.tif", np.random.default_rng(5), shape=(300, 300))
-    request = CountRequest(image=home / "a.tif", prefilter=False, export=("cells.geojson",))
-    finished.counted(request)
-    (home / "a.cellseg" / "cells.geojson").rename(home / "a.geojson")
+    result = counted_folder(home / "a.tif", "he", export=("cells.geojson",))
+    (result / "cells.geojson").rename(home / "a.geojson")
     return home
 
 
@@ -151,14 +140,14 @@ def test_only_commands_that_detect_or_train_import_torch(counted, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no processor time of children there")
-@pytest.mark.parametrize("args", [["--help"], ["info", "a.tif"]])
-def test_what_is_said_at_once_takes_half_a_second_of_the_processor(tmp_path, monkeypatch, args):
+@pytest.mark.parametrize("asked", ["--help", "info a.tif"])
+def test_what_is_said_at_once_takes_half_a_second_of_the_processor(tmp_path, monkeypatch, asked):
     monkeypatch.chdir(tmp_path)
     tifffile.imwrite("a.tif", np.zeros((64, 64), np.uint8))
     took = []
     for _ in range(3):
         before = sum(os.times()[2:4])
-        assert loaded(LOADED, *args)[0] == "0"
+        assert loaded(EACH, asked)[0] == "0"
         took.append(sum(os.times()[2:4]) - before)
     assert min(took) < 0.5
 
@@ -168,10 +157,45 @@ def test_what_is_said_at_once_takes_half_a_second_of_the_processor(tmp_path, mon
 def test_an_output_that_is_full_is_one_line(tmp_path, args):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((64, 64), np.uint8))
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "cellseg", *args],
-            stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )  # fmt: skip
+        done = python("-m", "cellseg", *args, stdout=full, cwd=tmp_path)
     assert done.stderr == "cellseg: the output cannot be written: No space left on device\n"
     assert done.returncode == 5
+
+
+ROOT = Path(cellseg.__file__).parent
+PLUGIN = ROOT.parent / "napari_plugin" / "cellseg_napari"
+
+OPTION = re.compile(
+    r"(?<![\w<!-])--[a-z]"
+    r"|\bcellseg (count|classify|export|train|expand|spatial|report|serve|view|info|doctor)\b"
+)
+
+
+def strings(tree):
+    """String constants that are no docstrings, with their lines; also those inside f-strings."""
+    told = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and node.body
+        if isinstance(node.body[0], ast.Expr)
+    } | {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
+            yield node.lineno, node.value
+
+
+def found():
+    for path in sorted([*ROOT.rglob("*.py"), *PLUGIN.rglob("*.py")]):
+        if ROOT / "cli" not in path.parents:
+            for line, text in strings(ast.parse(path.read_text(encoding="utf-8"))):
+                if OPTION.search(text):
+                    yield f"{path.relative_to(ROOT.parent)}:{line}: {text[:90]!r}"
+
+
+def test_no_string_outside_of_the_command_line_names_an_option():
+    assert not list(found())
+
+
+def test_the_rule_can_fail():
+    assert all(map(OPTION.search, ("pass --mpp", "use cellseg count")))
+    assert not any(map(OPTION.search, ("a -- b", "<!--x-->", "cellseg counts")))

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import json
 import os
 import shutil
 import sqlite3
-import subprocess
 import sys
 import textwrap
 import threading
@@ -18,12 +16,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import zarr.storage._local as zarr_files
+from finished import edit
+from limited import python
 from synthetic import write_disc_slide
 from synthetic.threshold import ThresholdDetector
 
 import cellseg.result.folder as folder_module
 import cellseg.result.journal as journal_module
-from cellseg.cli import main
 from cellseg.draw import pictures
 from cellseg.errors import InputError, OutputError
 from cellseg.result import load_result, publish
@@ -49,21 +48,16 @@ class Disturbed(ThresholdDetector):
 
 
 @pytest.fixture
-def count(tmp_path, monkeypatch, capsys):
+def count(tmp_path, monkeypatch, cellseg):
     """Run ``cellseg count a.tif`` in this process: (exit code, stderr)."""
 
-    def call(*args, detector=None, without_image=False):
+    def call(*args, detector=None, image=tmp_path / "a.tif"):
         monkeypatch.setattr(
             "cellseg.network.detect.load_detector", lambda model, **_: detector or Disturbed()
         )
-        images = [] if without_image else [str(tmp_path / "a.tif")]
-        monkeypatch.setattr(sys, "argv", ["cellseg", "count", *images, *ARGUMENTS, *args])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        _, err = capsys.readouterr()
-        assert "Traceback" not in err
+        code, _, err = cellseg("count", image, *ARGUMENTS, *args)
         assert "unexpected" not in err
-        return ended.value.code or 0, err
+        return code, err
 
     return call
 
@@ -125,11 +119,9 @@ def assert_finishes(count, result: Path, expected: bytes, *, goes_on: bool | Non
     }  # fmt: skip
 
 
-# --- signals ---------------------------------------------------------------------------------
-
 SIGNALLED = textwrap.dedent(
     """
-    import os, signal, sys, time
+    import os, signal, sys, threading, time
     import cellseg.result.folder as folder
     import cellseg.draw.pictures
     import cellseg.network.detect
@@ -139,23 +131,28 @@ SIGNALLED = textwrap.dedent(
     # A runner in the background has its children ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     where, *names = sys.argv.pop(1).split()
-    numbers = [getattr(signal, name) for name in names]
 
     def send():
-        while numbers:
-            os.kill(os.getpid(), numbers.pop(0))
-            time.sleep(0.5)
+        while names:
+            os.kill(os.getpid(), getattr(signal, names.pop(0)))
+            time.sleep(0.3)
+
+    def sent():
+        # Other threads go on, one of them longer than the signals take.
+        threading.Thread(target=time.sleep, args=(1.5,)).start()
+        threading.Thread(target=send).start()
 
     class Signalled(ThresholdDetector):
         calls = 0
         def detect(self, tiles, *, fill):
             self.calls += 1
             if where == "detect" and self.calls == 7:
-                send()
+                sent()
             return super().detect(tiles, fill=fill)
 
     def labels(*given, **options):
-        send()
+        sent()
+        time.sleep(60)
         write(*given, **options)
 
     write = folder.write_labels
@@ -169,16 +166,18 @@ SIGNALLED = textwrap.dedent(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals there")
-@pytest.mark.parametrize("signals", ["detect SIGINT", "labels SIGTERM"])
+@pytest.mark.parametrize(
+    "signals",
+    [
+        "detect SIGINT",
+        "labels SIGTERM",
+        "detect SIGTERM SIGTERM",
+        "detect SIGTERM SIGINT",
+        "detect SIGINT SIGTERM SIGINT",
+    ],
+)
 def test_an_interrupted_command_says_so_and_goes_on(tmp_path, result, expected, count, signals):
-    done = subprocess.run(
-        [sys.executable, "-c", SIGNALLED, signals, "count", str(tmp_path / "a.tif"), *ARGUMENTS],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+    done = python("-c", SIGNALLED, signals, "count", tmp_path / "a.tif", *ARGUMENTS, timeout=50)
     assert done.returncode == 130
     assert "Traceback" not in done.stderr
     said = done.stderr.strip().splitlines()
@@ -190,9 +189,6 @@ def test_an_interrupted_command_says_so_and_goes_on(tmp_path, result, expected, 
     assert "going on" in err
     assert left.calls < (TILES if signals.startswith("detect") else 1)
     assert (result / "cells.csv").read_bytes() == expected
-
-
-# --- a full disk -----------------------------------------------------------------------------
 
 
 def pages(module, most):
@@ -280,9 +276,6 @@ def test_a_table_that_someone_took_away_is_counted_again(result, expected, count
     assert_finishes(count, result, expected, goes_on=False)
 
 
-# --- a folder that vanishes ------------------------------------------------------------------
-
-
 def during(module, name):
     """Before a function of the writing is called."""
 
@@ -340,14 +333,14 @@ def test_a_folder_that_is_removed_ends_the_run_in_one_line(
 
     with monkeypatch.context() as patch:
         detector = at(patch, remove)
-        code, err = count("--output", str(output), detector=detector)
+        code, err = count("--output", output, detector=detector)
     assert code == 5
     assert "was removed" in the_line(err)
     assert str(folder) in err
     assert_nothing_looks_done(folder)
     if detector is not None:
         assert detector.calls < TILES, "the rest was not counted in vain"
-    code, err = count("--output", str(output))
+    code, err = count("--output", output)
     assert code == 0
     assert "going on" not in err
     assert (folder / "cells.csv").read_bytes() == expected
@@ -363,9 +356,6 @@ def test_a_run_whose_folder_was_removed_leaves_its_successor_alone(tmp_path):
             ResultFolder.open(path, key="k")
         assert second.path.joinpath(".partial").is_dir()
         assert second.path.joinpath("journal.sqlite").is_file()
-
-
-# --- a folder that must not be written to ----------------------------------------------------
 
 
 @pytest.fixture
@@ -423,7 +413,7 @@ def test_a_place_that_is_read_only_from_the_start_is_one_line(
 ):
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o555)
-    code, err = count("--output", str(closed))
+    code, err = count("--output", closed)
     assert code == 5
     assert "Permission denied" in the_line(err)
     assert not list(closed.iterdir())
@@ -513,7 +503,7 @@ def test_another_slides_unfinished_count_is_not_thrown_away(count, result, expec
     other = tmp_path / "other" / "a.tif"
     other.parent.mkdir()
     write_disc_slide(other, np.random.default_rng(6), shape=(300, 300))
-    code, err = count(str(other), "--output", str(tmp_path), without_image=True)
+    code, err = count("--output", tmp_path, image=other)
     assert code == 5
     assert f"holds an unfinished count of {mine}" in the_line(err)
     assert_finishes(count, result, expected, goes_on=True)
@@ -550,9 +540,7 @@ def test_a_slide_that_is_replaced_while_it_is_counted_gives_no_result(
 
 def test_a_record_with_an_impossible_path_is_in_nobodys_way(result, expected, count):
     assert count()[0] == 0
-    record = json.loads((result / "run.json").read_text())
-    record["image"]["path"] = "a\0b"
-    (result / "run.json").write_text(json.dumps(record))
+    edit(result, image=load_result(result).run["image"] | {"path": "a\0b"})
     code, err = count()
     assert code == 0
     assert "nothing to do" in err

@@ -1,18 +1,12 @@
-"""A part of ``make fuzz``: what failed once, and the same few cases of each kind."""
-
-from __future__ import annotations
+"""Tools and benchmarks run, at their smallest size; a benchmark's figures are not looked at."""
 
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from limited import python
 
-ROOT = Path(__file__).parents[1]
-
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="cases are forked")
+FORKED = pytest.mark.skipif(not hasattr(os, "fork"), reason="cases are forked")
 
 WRONG = """
 import json, os, sys
@@ -44,24 +38,18 @@ print(json.dumps(faults))
 """
 
 
-def python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    paths = f"{ROOT}{os.pathsep}{ROOT / 'napari_plugin'}"
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=590, check=False,
-    )  # fmt: skip
-
-
+@FORKED
 @pytest.mark.slow
 def test_no_file_brings_it_down(tmp_path):
-    done = python("-m", "tools.fuzz", "--cases", "112", "--seed", "7", "--keep", str(tmp_path))
+    """A part of ``make fuzz``: what failed once, and the same few cases of each kind."""
+    done = python("-m", "tools.fuzz", "--cases", "112", "--seed", "7", "--keep", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "cases in" in done.stdout
 
 
+@FORKED
 def test_what_goes_wrong_is_noticed(tmp_path):
-    done = python("-c", WRONG, str(tmp_path))
+    done = python("-c", WRONG, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     faults = {way: "; ".join(found) for way, found in json.loads(done.stdout).items()}
     assert faults.pop("behaves") == ""
@@ -73,9 +61,34 @@ def test_what_goes_wrong_is_noticed(tmp_path):
     assert {way: words[way] for way in faults if words[way] in faults[way]} == words, faults
 
 
+@FORKED
 @pytest.mark.slow
 def test_counts_killed_at_random_moments_come_to_the_same():
     """A part of ``python -m tools.kills``."""
     done = python("-m", "tools.kills", "--kills", "4", "--seed", "3")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "all the same" in done.stdout
+
+
+@pytest.mark.slow
+def test_speed_against_a_plain_loop_over_the_same_network(tmp_path):
+    """The counts of both agree, or the benchmark ends with an error."""
+    options = ("--size", "tiny", "--methods", "cellseg,loop", "--output", tmp_path / "figures.json")
+    done = python("benchmarks/speed.py", *options)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    assert found["runs"]["cellseg"]["cells"] > 10
+    assert found["ratio_loop"] > 0
+
+
+@pytest.mark.slow
+def test_what_measures_a_gpu_counts_and_trains():
+    """On a processor here; where there is a GPU the same command measures that."""
+    options = ("--device", "cpu", "--side", 256, "--steps", 2, "--batches", 1)
+    done = python("benchmarks/gpu.py", *options)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
+    counts = [int(row[2]) for row in rows if row[0].endswith(("bfloat16", "float32"))]
+    assert len(counts) >= 2
+    assert min(counts) > 10
+    assert float(rows[-1][1]) > 0  # crops a second
