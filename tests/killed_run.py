@@ -9,7 +9,6 @@ before any thread exists, as starting Python and torch anew for each run takes s
 from __future__ import annotations
 
 import functools
-import importlib
 import json
 import os
 import signal
@@ -21,6 +20,7 @@ import traceback
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from pkgutil import resolve_name
 
 import zarr.storage._local as zarr_files
 from synthetic.threshold import ThresholdDetector
@@ -36,13 +36,13 @@ from cellseg.result.journal import Journal
 from cellseg.run import CountResult, change, run
 
 CALLS = [
-    ("synthetic.threshold", "ThresholdDetector.detect", "detect"),
-    ("cellseg.counting.stages", "SeamMerger.add", "merge"),
-    ("cellseg.counting.stages", "SeamMerger.finish", "merge"),
+    ("synthetic.threshold:ThresholdDetector", "detect", "detect"),
+    ("cellseg.counting.stages:SeamMerger", "add", "merge"),
+    ("cellseg.counting.stages:SeamMerger", "finish", "merge"),
     ("cellseg.counting.measured", "measure", "measure"),
-    ("pyarrow.parquet", "ParquetWriter.write_table", "table"),
-    ("cellseg.result.table", "Table.write_csv", "table"),
-    ("pathlib", "Path.rename", "rename"),
+    ("pyarrow.parquet:ParquetWriter", "write_table", "table"),
+    ("cellseg.result.table:Table", "write_csv", "table"),
+    ("pathlib:Path", "rename", "rename"),
     ("os", "fsync", "sync"),
     ("os", "replace", "replace"),
     ("os", "unlink", "unlink"),
@@ -79,11 +79,7 @@ class Moments:
 
         setattr(owner, attribute, watched)
 
-    def watch(self, module: str, path: str, name: str) -> None:
-        owner = importlib.import_module(module)
-        *classes, attribute = path.split(".")
-        for part in classes:
-            owner = getattr(owner, part)
+    def watch(self, owner: object, attribute: str, name: str) -> None:
         original = getattr(owner, attribute)
 
         @functools.wraps(original)
@@ -96,26 +92,15 @@ class Moments:
         setattr(owner, attribute, watched)
 
     def watch_databases(self) -> None:
-        connect, passed = sqlite3.connect, self.passed
+        connect = sqlite3.connect
 
         class Watched(sqlite3.Connection):
-            name = ""
-
-            def execute(self, *given):
-                passed(self.name)
-                result = super().execute(*given)
-                passed(self.name)
-                return result
-
-            def executemany(self, *given):
-                passed(self.name)
-                result = super().executemany(*given)
-                passed(self.name)
-                return result
+            """Its methods can be replaced."""
 
         def watched(path, **options):
             database = connect(path, factory=Watched, **options)
-            database.name = Path(path).stem
+            for call in ("execute", "executemany"):
+                self.watch(database, call, Path(path).stem)
             return database
 
         sqlite3.connect = watched
@@ -163,8 +148,8 @@ def child(job: dict, answer: int) -> None:
     moments.begins(Recording, "finish", "writing", after="counting")
     moments.begins(publish, "mark_ready", "publishing", after="writing")
     moments.begins(Journal, "delete", "clearing", after="publishing")
-    for call in CALLS:
-        moments.watch(*call)
+    for owner, attribute, name in CALLS:
+        moments.watch(resolve_name(owner), attribute, name)
     moments.watch_databases()
     moments.watch_labels()
     if "change" in job:

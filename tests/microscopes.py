@@ -113,11 +113,8 @@ def dicom(path: Path, pixels: np.ndarray, *, series: str = "1.2.3.4", tile: int 
     one.ImagedVolumeWidth, one.ImagedVolumeHeight = width * MPP / 1000, height * MPP / 1000
     one.ImagedVolumeDepth, one.FocusMethod, one.ExtendedDepthOfField = 0.001, "AUTO", "NO"
     one.DimensionOrganizationType, one.LossyImageCompression = "TILED_FULL", "00"
-    one.BurnedInAnnotation, one.SpecimenLabelInImage, one.VolumetricProperties = (
-        "NO",
-        "NO",
-        "VOLUME",
-    )
+    one.BurnedInAnnotation = one.SpecimenLabelInImage = "NO"
+    one.VolumetricProperties = "VOLUME"
     spacing, groups = Dataset(), Dataset()
     spacing.PixelSpacing, spacing.SliceThickness = [MPP / 1000, MPP / 1000], 0.001
     groups.PixelMeasuresSequence = [spacing]

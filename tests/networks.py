@@ -1,7 +1,5 @@
 """Networks with random weights, and what they are shown."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torchvision.ops import FrozenBatchNorm2d

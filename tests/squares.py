@@ -1,7 +1,5 @@
 """Found and annotated objects that are compared by hand."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from cellseg.annotations.compare import Compared

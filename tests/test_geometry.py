@@ -1,13 +1,17 @@
-"""Boxes and the lattice of tiles."""
+"""Boxes, the lattice of tiles, and instances: the struct of arrays and its packed form."""
 
 from __future__ import annotations
+
+import struct
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from cellseg.geometry import STRIDE_PX, Box, LazyArray, TileGrid, box_of
+from cellseg.instances import Instances
 
 # A busy machine is no fault: no deadlines.
 CALM = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -55,8 +59,7 @@ def test_cores_partition_the_slide(grid):
     owned = np.zeros((grid.height, grid.width), dtype=int)
     places = []
     for tile in grid:
-        core = tile.core
-        owned[core.y0 : core.y1, core.x0 : core.x1] += 1
+        owned[tile.core.pixels] += 1
         places.append((tile.row, tile.column))
         assert grid.at(tile.row, tile.column) == tile
     assert (owned == 1).all()
@@ -78,42 +81,25 @@ def test_padded_tiles_start_on_the_lattice_and_stay_on_the_slide(grid):
 @CALM
 @given(GRIDS)
 def test_padded_tiles_have_one_size_in_the_network(grid):
-    reach = [-(-side // STRIDE_PX) * STRIDE_PX for side in (grid.height, grid.width)]
-    sizes = {
-        tuple(
-            (full if end == side else end) - start
-            for start, end, side, full in zip(
-                tile.padded.corners[:2],
-                tile.padded.corners[2:],
-                grid.extent.shape,
-                reach,
-                strict=True,
-            )
-        )
-        for tile in grid
-    }
-    assert len(sizes) == 1
+    def reach(end, side):
+        """The network's input is filled up at the slide's end."""
+        return -(-end // STRIDE_PX) * STRIDE_PX if end == side else end
+
+    boxes = [tile.padded for tile in grid]
+    assert len({reach(box.y1, grid.height) - box.y0 for box in boxes}) == 1
+    assert len({reach(box.x1, grid.width) - box.x0 for box in boxes}) == 1
 
 
 @CALM
 @given(GRIDS, st.data())
 def test_seeing_names_every_tile_that_sees_a_pixel_of_the_box(grid, data):
-    y0 = data.draw(st.integers(0, grid.height - 1))
-    x0 = data.draw(st.integers(0, grid.width - 1))
-    box = Box(
-        y0,
-        x0,
-        data.draw(st.integers(y0 + 1, grid.height)),
-        data.draw(st.integers(x0 + 1, grid.width)),
-    )
+    y0, x0 = (data.draw(st.integers(0, side - 1)) for side in grid.extent.shape)
+    y1, x1 = data.draw(st.integers(y0 + 1, grid.height)), data.draw(st.integers(x0 + 1, grid.width))
+    box = Box(y0, x0, y1, x1)
     found = grid.seeing(box)
     expected = {(tile.row, tile.column) for tile in grid if tile.padded.intersects(box)}
     assert len(found) == len(set(found))
     assert set(found) == expected
-
-
-def test_seeing_outside_of_the_slide_is_nobody():
-    assert TileGrid(64, 64, 32, 32).seeing(Box(200, 200, 210, 210)) == []
 
 
 def test_tiles_come_in_stripes_so_that_neighbours_are_close():
@@ -143,6 +129,7 @@ def test_a_grid_that_cannot_be_is_refused(sizes, what):
 def test_there_is_no_tile_outside_of_the_grid(place):
     with pytest.raises(IndexError, match="no tile"):
         TileGrid(64, 64, 32, 32).at(*place)
+    assert TileGrid(64, 64, 32, 32).seeing(Box(200, 200, 210, 210)) == []
 
 
 def test_boxes_as_pixels_of_arrays_and_chunks():
@@ -184,3 +171,100 @@ def test_an_index_outside_of_the_pixels(key):
     array = LazyArray((7, 9), np.float64, lambda box: np.zeros(box.shape), (7, 9))
     with pytest.raises(IndexError):
         array[key]
+
+
+MASKS = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9))
+
+
+@st.composite
+def instances(draw, *, least: int = 0) -> Instances:
+    masks = draw(st.lists(MASKS, min_size=least, max_size=6))
+    boxes = []
+    for mask in masks:
+        y, x = draw(st.integers(-(2**40), 2**40)), draw(st.integers(-50, 50))
+        boxes.append((y, x, y + mask.shape[0], x + mask.shape[1]))
+    scores = [draw(st.floats(0, 1, width=32)) for _ in masks]
+    classes = [draw(st.integers(0, 2**40)) for _ in masks]
+    return Instances.build(boxes, scores, classes, masks)
+
+
+def same(a: Instances, b: Instances) -> bool:
+    return (
+        np.array_equal(a.boxes, b.boxes)
+        and np.array_equal(a.scores, b.scores)
+        and np.array_equal(a.classes, b.classes)
+        and len(a) == len(b)
+        and all(np.array_equal(m, n) for m, n in zip(a.masks, b.masks, strict=True))
+    )
+
+
+@CALM
+@given(instances())
+def test_packing_is_exact(given_):
+    back = Instances.from_bytes(given_.to_bytes())
+    assert same(back, given_)
+    assert (back.boxes.dtype, back.scores.dtype) == (np.int64, np.float32)
+    assert back.classes.dtype == np.int64
+    assert all(mask.dtype == bool for mask in back.masks)
+
+
+@CALM
+@given(instances(least=1), st.binary(min_size=1, max_size=9), st.data())
+def test_data_of_another_length_is_refused(given_, extra, data):
+    packed = given_.to_bytes()
+    length = data.draw(st.integers(0, len(packed) - 1))
+    for wrong in (packed[:length], packed + extra):
+        with pytest.raises(ValueError, match=r"do not hold|buffer"):
+            Instances.from_bytes(wrong)
+
+
+@pytest.mark.parametrize(("place", "value"), [(0, 2**60), (0, -1), (8 + 16, -1)])
+def test_packed_nonsense_is_refused_before_anything_is_allocated(place, value):
+    """A count, or the lower edge of a box, that cannot be."""
+    packed = bytearray(Instances.build([(0, 0, 1, 3)], [0.5], [0], [np.ones((1, 3))]).to_bytes())
+    packed[place : place + 8] = struct.pack("<q", value)
+    with pytest.raises(ValueError, match="do not hold"):
+        Instances.from_bytes(bytes(packed))
+
+
+@CALM
+@given(instances(), st.integers(-99, 99), st.integers(-99, 99))
+def test_shifts_round_trip(given_, dy, dx):
+    moved = given_.shifted(dy, dx)
+    assert np.array_equal(moved.boxes[:, 0], given_.boxes[:, 0] + dy)
+    assert np.array_equal(moved.boxes[:, 3], given_.boxes[:, 3] + dx)
+    assert same(moved.shifted(-dy, -dx), given_)
+
+
+@CALM
+@given(st.lists(instances(), max_size=4))
+def test_concatenated_parts_can_be_taken_out_again(parts):
+    together = Instances.concatenate(parts)
+    start = 0
+    for part in parts:
+        assert same(together.take(range(start, start + len(part))), part)
+        start += len(part)
+    assert len(together) == start
+
+
+def test_areas_and_boxes():
+    mask = np.array([[1, 0, 1], [0, 1, 0]], dtype=bool)
+    one = Instances.build([(5, 6, 7, 9)], [0.5], [2], [mask])
+    assert one.areas.tolist() == [3]
+    assert one.box(0) == Box(5, 6, 7, 9)
+    assert len(Instances.empty()) == 0
+    assert Instances.empty().boxes.shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "scores", "classes", "what"),
+    [
+        ([(0, 0, 2, 3)], [0.5], [0], "does not fit its box"),
+        ([(0, 0, 2, 2), (0, 0, 2, 2)], [0.5], [0], "boxes of shape"),
+        ([(0, 0, 2, 2)], [0.5, 0.5], [0], "scores and classes"),
+        ([(0, 0, 2, 2)], [0.5], [], "scores and classes"),
+    ],
+)
+def test_lengths_and_shapes_must_agree(boxes, scores, classes, what):
+    with pytest.raises(ValueError, match=what):
+        Instances.build(boxes, scores, classes, [np.ones((2, 2))])

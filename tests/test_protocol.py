@@ -102,15 +102,13 @@ def test_every_fault_is_named_at_once(tmp_path):
     assert "score" in message
 
 
-def test_a_missing_file_names_the_shipped_protocols(tmp_path):
+def test_a_missing_file_names_the_shipped_protocols_and_one_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "mine.yaml").write_bytes(b"\xff\xfe\x00name")
+    assert "cannot be read" in refused(tmp_path / "mine.yaml")
     message = refused(tmp_path / "nowhere.yaml")
     assert all(name in message for name in shipped_protocols())
-
-
-def test_a_file_that_is_no_text_is_refused(tmp_path):
-    path = tmp_path / "mine.yaml"
-    path.write_bytes(b"\xff\xfe\x00name")
-    assert "cannot be read" in refused(path)
+    with pytest.raises(SettingsError, match="protocol"):
+        load_protocol("x" * 5000)
 
 
 def test_changed_settings_are_validated_again():
@@ -159,11 +157,6 @@ def test_no_setting_is_needed_that_yaml_calls_a_number(tmp_path):
     assert protocol.name == "2024-13-01"
     assert (protocol.prefilter, protocol.intensity, protocol.tile_px) == (False, True, 512)
     assert (protocol.max_area_um2, protocol.calibration) == (math.inf, None)
-
-
-def test_a_name_that_is_too_long_for_a_file_is_no_protocol():
-    with pytest.raises(SettingsError, match="protocol"):
-        load_protocol("x" * 5000)
 
 
 def test_a_protocols_name_shows_its_control_characters(tmp_path):

@@ -17,12 +17,9 @@ from synthetic import (
     FluorescenceScene,
     PyramidLayout,
     Scene,
-    draw_discs,
     draw_fluorescence,
-    draw_stained,
     place_nuclei,
     touching,
-    write_disc_slide,
     write_pyramid,
 )
 from synthetic.nuclei import draw_outline
@@ -84,16 +81,6 @@ def test_nuclei_are_whole_and_hardly_overlap(seed):
         assert area >= 0.97 * np.count_nonzero(outline.depth() <= 1.0)
 
 
-def test_clustering_is_what_makes_nuclei_touch():
-    def share(clustered: float) -> float:
-        scene = Scene(600, 600, nuclei=60, clustered=clustered)
-        labels, *_ = place_nuclei(scene, np.random.default_rng(2))
-        return np.count_nonzero(touching(labels)) / labels.max()
-
-    assert share(0.0) == 0.0
-    assert share(0.6) > 0.6
-
-
 def test_touching_counts_corners_and_no_gaps():
     labels = np.zeros((6, 9), dtype=np.int32)
     labels[1, 1] = 1
@@ -125,46 +112,6 @@ def test_the_same_seed_draws_the_same_slide(drawn):
     assert not np.array_equal(other.labels, drawn.labels)
 
 
-def test_stained_nuclei_are_bluer_and_darker_than_their_ground():
-    drawn = draw_stained(Scene(512, 512, nuclei=60), np.random.default_rng(1))
-    assert drawn.image.dtype == np.uint8
-    assert drawn.image.shape == (512, 512, 3)
-    inside = drawn.image[drawn.labels > 0].mean(axis=0)
-    outside = drawn.image[drawn.labels == 0].mean(axis=0)
-    assert inside.sum() < outside.sum() - 100
-    assert inside[2] > inside[0]
-    assert outside[0] > outside[1]
-
-
-@pytest.mark.parametrize("rgb", [True, False])
-def test_discs_have_the_areas_that_the_truth_says(rgb):
-    drawn = draw_discs((200, 280), np.random.default_rng(0), rgb=rgb)
-    assert drawn.count == 5 * 7
-    colour = drawn.image[..., 1] if rgb else drawn.image
-    ground = colour[0, 0]
-    found, count = ndimage.label(colour != ground)
-    assert count == drawn.count
-    assert sorted(np.bincount(found.ravel())[1:]) == sorted(drawn.areas)
-    assert not touching(drawn.labels).any()
-
-
-@pytest.mark.parametrize("rgb", [True, False])
-def test_a_disc_slide_is_a_tiled_pyramid_with_resolution(tmp_path, rgb):
-    path = tmp_path / "discs.tif"
-    drawn = write_disc_slide(path, np.random.default_rng(3), shape=(300, 410), rgb=rgb)
-    with tifffile.TiffFile(path) as tif:
-        (series,) = tif.series
-        assert [level.shape[:2] for level in series.levels] == [(300, 410), (150, 205), (75, 103)]
-        assert np.array_equal(series.levels[0].asarray(), drawn.image)
-        for factor, level in zip((1, 2, 4), series.levels, strict=True):
-            page = level.pages[0]
-            assert page.is_tiled
-            numerator, denominator = page.tags["XResolution"].value
-            assert 1e4 / (numerator / denominator) == pytest.approx(0.5 * factor, rel=1e-6)
-            assert page.tags["ResolutionUnit"].value == 3
-    assert [p.name for p in tmp_path.iterdir()] == ["discs.tif"]
-
-
 def test_ome_files_name_channel_and_pixel_size_and_repeat_exactly(tmp_path, drawn):
     layout = PyramidLayout(mpp=0.25, channel="DAPI")
     for folder in ("a", "b"):
@@ -194,13 +141,6 @@ def test_large_grey_slide_holds_every_disc_at_its_place(tmp_path):
     assert nearest.max() < 0.5
     agree = (small > 100) == (image[2::4, 2::4] > 100)
     assert agree.mean() > 0.95
-
-
-def test_discs_of_a_large_slide_lie_across_its_tiles():
-    scene = LargeScene(3000)
-    discs = np.concatenate([scene.row(row) for row in range(scene.cells)])
-    crossing = np.abs((discs[:, 0] + 256) % 512 - 256) < discs[:, 2]
-    assert crossing.any()
 
 
 def test_large_rgb_slide_is_jpeg_and_purple_on_pink(tmp_path):

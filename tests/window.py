@@ -9,14 +9,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from finished import DISCS as PROTOCOL
 from synthetic.threshold import ThresholdDetector
-
-from cellseg.protocol import load_protocol
 
 if TYPE_CHECKING:
     import napari
-
-PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
 
 SETTINGS = {"protocol": PROTOCOL, "prefilter": False, "batch": 1}
 

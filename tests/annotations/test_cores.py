@@ -1,7 +1,5 @@
 """Cores of drawn microarrays are found and named; what is no array is refused."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 
 import numpy as np
@@ -80,9 +78,6 @@ def test_what_is_no_array_is_refused(kind, most):
             find_cores(draw_no_array(np.random.default_rng(seed), kind))
             taken += 1
     assert taken <= most
-
-
-def test_no_tissue_is_no_array():
     with pytest.raises(SettingsError, match="hardly any tissue"):
         find_cores(np.zeros((300, 300), bool))
 

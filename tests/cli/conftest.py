@@ -1,7 +1,5 @@
 """The command line in this process, without the network's weights."""
 
-from __future__ import annotations
-
 import pytest
 from synthetic.threshold import ThresholdDetector
 

@@ -1,7 +1,5 @@
 """The command line: exit codes, one clear line, JSON, folders, bad input."""
 
-from __future__ import annotations
-
 import json
 import time
 from pathlib import Path
@@ -25,15 +23,6 @@ from cellseg.train.run import Trained
 
 def discs(path, seed=5, shape=(300, 300)):
     return write_disc_slide(path, np.random.default_rng(seed), shape=shape)
-
-
-def test_count_says_how_many_and_where(cellseg, tmp_path):
-    truth = discs(tmp_path / "a.tif")
-    code, out, err = cellseg("count", tmp_path / "a.tif", "--no-prefilter")
-    assert code == 0
-    assert out == ""
-    assert f"{truth.count:,} nuclei" in err
-    assert str(tmp_path / "a.cellseg") in err
 
 
 def test_json_is_one_list_with_the_images_that_failed_too(cellseg, tmp_path):
@@ -94,9 +83,12 @@ def test_what_ends_early_is_no_interruption(cellseg, tmp_path, monkeypatch, erro
     assert said in err
 
 
-def test_results_are_not_counted_as_images(cellseg, tmp_path):
+def test_count_says_how_many_and_where_and_takes_no_result_for_an_image(cellseg, tmp_path):
     truth = discs(tmp_path / "a.tif")
-    assert cellseg("count", tmp_path / "a.tif", "--no-prefilter")[0] == 0
+    code, out, err = cellseg("count", tmp_path / "a.tif", "--no-prefilter")
+    assert (code, out) == (0, "")
+    assert f"{truth.count:,} nuclei" in err
+    assert str(tmp_path / "a.cellseg") in err
     both = (tmp_path / "a.cellseg", tmp_path / "a.tif", tmp_path / "." / "a.tif")
     code, out, _ = cellseg("count", *both, "--no-prefilter", "--json")
     assert code == 0
@@ -109,18 +101,10 @@ def test_results_are_not_counted_as_images(cellseg, tmp_path):
 def test_info_of_good_and_bad_files_is_done_in_part(cellseg, tmp_path):
     discs(tmp_path / "good.tif")
     (tmp_path / "bad.tif").write_bytes(b"II*\0garbage")
-    assert cellseg("info", tmp_path / "good.tif", tmp_path / "bad.tif")[0] == 3
     assert cellseg("info", tmp_path / "bad.tif")[0] == 4
-    _, out, _ = cellseg("info", tmp_path / "good.tif", tmp_path / "bad.tif", "--json")
+    code, out, _ = cellseg("info", tmp_path / "good.tif", tmp_path / "bad.tif", "--json")
+    assert code == 3
     assert ["error" in entry for entry in json.loads(out)] == [False, True]
-
-
-def test_a_folder_without_images_is_one_plain_line(cellseg, tmp_path):
-    (tmp_path / "empty").mkdir()
-    code, _, err = cellseg("count", tmp_path / "empty")
-    assert code == 4
-    assert err.count(str(tmp_path / "empty")) == 1
-    assert "cannot be read" not in err
 
 
 @pytest.mark.parametrize(
@@ -172,15 +156,6 @@ def test_channels_have_one_number_everywhere(cellseg, tmp_path):
         assert listed.removesuffix(" (uint16)") in err
 
 
-def test_an_output_that_is_a_file_cannot_be_written(cellseg, tmp_path):
-    discs(tmp_path / "a.tif")
-    (tmp_path / "a.cellseg").write_text("mine")
-    code, _, err = cellseg("count", tmp_path / "a.tif", "--no-prefilter")
-    assert code == 5
-    assert (tmp_path / "a.cellseg").read_text() == "mine"
-    assert "a.cellseg" in err
-
-
 @pytest.mark.parametrize("command", ["", "count", "view", "train", "evaluate"])
 def test_help_has_examples_a_line_each(cellseg, command):
     code, out, _ = cellseg(*command.split(), "--help")
@@ -189,12 +164,6 @@ def test_help_has_examples_a_line_each(cellseg, command):
     examples = out.partition("Examples:")[2].strip().splitlines()
     assert len(examples) >= 2
     assert all(line.strip().startswith(f"cellseg {command}".strip()) for line in examples)
-
-
-def test_version(cellseg):
-    code, out, _ = cellseg("--version")
-    assert code == 0
-    assert "cellseg" in out
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """Classes, scores, intervals and proposed thresholds, from plain columns."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

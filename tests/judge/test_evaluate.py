@@ -1,6 +1,4 @@
-"""``cellseg evaluate``: annotated images through the whole of a count."""
-
-from __future__ import annotations
+"""``cellseg evaluate``: annotated images and centres through the whole of a count."""
 
 import json
 import re
@@ -18,7 +16,7 @@ from synthetic.threshold import ThresholdDetector
 from cellseg.cli.evaluate import evaluate as command
 from cellseg.counting.request import CountRequest
 from cellseg.errors import InputError, Notice, SettingsError
-from cellseg.instances import Instances
+from cellseg.judge.centres import CentreEvaluation, Centres, matched, read_points
 from cellseg.judge.evaluate import EvaluateRequest, Evaluation, ImageDone, evaluate
 from cellseg.judge.judged import Judged, fates, tally
 from cellseg.judge.report import ranked, sample, write_report
@@ -42,35 +40,30 @@ def write_set(folder, truths, drawn, *, classes=("nucleus",), labels=None):
         modality = ("histology", "other")[number % 2]
         images.append({"id": number, "file_name": f"{number}.png", "modality": modality, **about})
         for (y, x), kind in zip(goals, labels or [1] * len(goals), strict=True):
-            square = {
-                "segmentation": [[x, y, x + 12, y, x + 12, y + 12, x, y + 12]],
-                "area": 144,
-                "bbox": [x, y, 12, 12],
-                "iscrowd": 0,
-            }
             ids = {"id": len(annotations), "image_id": number, "category_id": kind}
-            annotations.append({**ids, **square})
+            outline = [x, y, x + 12, y, x + 12, y + 12, x, y + 12]
+            square = {"segmentation": [outline], "bbox": [x, y, 12, 12], "area": 144}
+            annotations.append({**ids, **square, "iscrowd": 0})
     categories = [{"id": k, "name": name} for k, name in enumerate(classes, start=1)]
     path = folder / "val.json"
-    path.write_text(
-        json.dumps({"images": images, "annotations": annotations, "categories": categories})
-    )
+    data = {"images": images, "annotations": annotations, "categories": categories}
+    path.write_text(json.dumps(data))
     return path
 
 
 @pytest.fixture
 def stand_in(monkeypatch):
     """A threshold in the network's place."""
-    monkeypatch.setattr(
-        "cellseg.judge.evaluate.load_detector", lambda *_, **__: ThresholdDetector()
-    )
+    detector = ThresholdDetector()
+    monkeypatch.setattr("cellseg.judge.evaluate.load_detector", lambda *_, **__: detector)
+    return detector
 
 
 PLACES = [(20, 20), (20, 60), (60, 20), (60, 90), (100, 150)]
 
 
-def ended(request):
-    events = list(evaluate(request))
+def evaluated(path):
+    events = list(evaluate(EvaluateRequest(data=(path,), protocol="he", prefilter=False)))
     assert isinstance(events[-1], Evaluation)
     return events[-1], events
 
@@ -79,8 +72,7 @@ def test_what_was_drawn_is_found_missed_and_invented_as_it_was_drawn(tmp_path, s
     truths = [PLACES, [*PLACES, (120, 20)]]
     drawn = [[*PLACES, (120, 60)], PLACES]
     path = write_set(tmp_path, truths, drawn)
-    request = EvaluateRequest(data=(path,), protocol="he", prefilter=False)
-    evaluation, events = ended(request)
+    evaluation, events = evaluated(path)
     assert [event.done for event in events if isinstance(event, ImageDone)] == [1, 2]
     tallies = [tally(image) for image in evaluation.images]
     assert tallies[0] == {"found": 5, "missed": 0, "invented": 1, "merged": 0, "split": 0}
@@ -97,7 +89,7 @@ def test_what_was_drawn_is_found_missed_and_invented_as_it_was_drawn(tmp_path, s
 
 def test_the_same_cells_as_a_count_writes(tmp_path, stand_in):
     path = write_set(tmp_path, [PLACES], [PLACES])
-    evaluation, _ = ended(EvaluateRequest(data=(path,), protocol="he", prefilter=False))
+    evaluation, _ = evaluated(path)
     request = CountRequest(image=tmp_path / "0.png", protocol="he", mpp=0.25, prefilter=False)
     last, _ = counted(request)
     found = evaluation.images[0].found
@@ -106,14 +98,12 @@ def test_the_same_cells_as_a_count_writes(tmp_path, stand_in):
     assert sorted(found.boxes.tolist()) == sorted(boxes.to_numpy().astype(int).tolist())
 
 
-def test_classes_are_matched_by_name_and_told_apart(tmp_path, monkeypatch):
-    typed = ThresholdDetector()
-    typed.info = DetectorInfo("typed", "0" * 64, ("tumour", "stroma"), "nucleus")
-    monkeypatch.setattr("cellseg.judge.evaluate.load_detector", lambda *_, **__: typed)
+def test_classes_are_matched_by_name_and_told_apart(tmp_path, stand_in):
+    stand_in.info = DetectorInfo("typed", "0" * 64, ("tumour", "stroma"), "nucleus")
     path = write_set(
         tmp_path, [PLACES], [PLACES], classes=("stroma", "tumour"), labels=[1, 2, 2, 2, 1]
     )
-    evaluation, _ = ended(EvaluateRequest(data=(path,), protocol="he", prefilter=False))
+    evaluation, _ = evaluated(path)
     tables = evaluation.tables()
     # The stand-in calls everything the first class.
     assert (tables["class tumour"].count.truth, tables["class tumour"].count.found) == (3, 5)
@@ -123,7 +113,7 @@ def test_classes_are_matched_by_name_and_told_apart(tmp_path, monkeypatch):
 
 def test_other_classes_are_compared_without_them_and_that_is_said(tmp_path, stand_in):
     path = write_set(tmp_path, [PLACES], [PLACES], classes=("a", "b"), labels=[1, 2, 2, 2, 1])
-    evaluation, events = ended(EvaluateRequest(data=(path,), protocol="he", prefilter=False))
+    evaluation, events = evaluated(path)
     assert any("without their class" in e for e in events if isinstance(e, Notice))
     assert evaluation.scores().f1[0.5] == 1
 
@@ -132,13 +122,13 @@ def test_a_wrong_annotation_file_is_refused_with_its_faults(tmp_path, stand_in):
     path = write_set(tmp_path, [PLACES], [PLACES])
     (tmp_path / "0.png").unlink()
     with pytest.raises(InputError, match="no such image"):
-        ended(EvaluateRequest(data=(path,)))
+        evaluated(path)
 
 
 def test_a_set_is_called_as_its_folder(tmp_path, stand_in, monkeypatch):
     write_set(tmp_path, [PLACES], [PLACES])
     monkeypatch.chdir(tmp_path)
-    evaluation, _ = ended(EvaluateRequest(data=(Path("val.json"),), protocol="he", prefilter=False))
+    evaluation, _ = evaluated(Path("val.json"))
     assert evaluation.images[0].group == f"{tmp_path.name}/histology"
 
 
@@ -146,7 +136,7 @@ def test_the_report_shows_tables_plots_and_the_worst_images_first(tmp_path, stan
     truths = [PLACES, [*PLACES, (120, 20)], PLACES]
     drawn = [PLACES, PLACES[:2], PLACES]
     path = write_set(tmp_path, truths, drawn)
-    evaluation, _ = ended(EvaluateRequest(data=(path,), protocol="he", prefilter=False))
+    evaluation, _ = evaluated(path)
     assert ranked(evaluation.images)[0] is evaluation.images[1]
     page = write_report(evaluation, tmp_path / "report")
     text = " ".join(page.read_text(encoding="utf-8").split())
@@ -163,13 +153,10 @@ def test_the_report_shows_tables_plots_and_the_worst_images_first(tmp_path, stan
 
 
 def test_the_sheet_shows_every_group_from_its_worst_to_its_best():
-    empty = Instances.empty()
-
     def one(group, right):
         """Four annotated squares, so many of them found."""
         truth = squares(*((0, 20 * k, 10, 20 * k + 10) for k in range(4)))
-        found = truth.take(np.arange(right)) if right else empty
-        return Judged(found, truth, (80, 80), name=group, group=group, score=0.5, **COUNTED)
+        return judged(truth.take(np.arange(right)), truth, group)
 
     images = [one("a", k % 5) for k in range(40)] + [one("b", 1), one("c", 4), one("c", 0)]
     chosen = sample(images)
@@ -194,14 +181,12 @@ def test_the_command_prints_one_json_object_and_nothing_else(tmp_path, stand_in)
     assert "nan" not in plain.stdout  # a set without an object has no scores, one image no interval
 
 
-def judged(found, truth):
-    sides = squares(*found), squares(*truth)
-    return Judged(*sides, (100, 100), name="a", group="b", score=0.5, **COUNTED)
+def judged(found, truth, group="b"):
+    return Judged(found, truth, (100, 100), name=group, group=group, score=0.5, **COUNTED)
 
 
 def test_two_in_one_are_merged_and_one_in_two_is_split():
-    two = [(0, 0, 10, 10), (0, 10, 10, 20)]
-    one = [(0, 0, 10, 20)]
+    two, one = squares((0, 0, 10, 10), (0, 10, 10, 20)), squares((0, 0, 10, 20))
     assert fates(judged(one, two)) == (["merged"], ["merged", "merged"])
     assert fates(judged(two, one)) == (["split", "split"], ["split"])
     assert fates(judged(two, two)) == (["found", "found"], ["found", "found"])
@@ -248,8 +233,136 @@ def test_too_few_images_to_calibrate_on_are_refused_before_they_are_counted(tmp_
 
 def test_images_of_several_protocols_are_not_calibrated_together(tmp_path, stand_in):
     path = write_set(tmp_path, [PLACES] * 6, [PLACES] * 6)
-    evaluation, _ = ended(EvaluateRequest(data=(path,), protocol="he", prefilter=False))
+    evaluation, _ = evaluated(path)
     first, *others = evaluation.images
     mixed = replace(evaluation, images=(replace(first, protocol=load_protocol("ihc")), *others))
     with pytest.raises(SettingsError, match="several protocols"):
         mixed.calibrated()
+
+
+CELLS = [(30, 40), (30, 100), (90, 60), (120, 150)]
+
+
+@pytest.mark.parametrize(
+    ("found", "truth", "within", "pairs"),
+    [
+        ([], [], 3, []),
+        ([], [(0, 0)], 3, []),
+        ([(0, 0)], [(0, 3)], 3, [(0, 0)]),
+        ([(0, 0)], [(0, 3.01)], 3, []),
+        # One centre serves once.
+        ([(0, 0), (0, 1)], [(0, 0)], 3, [(0, 0)]),
+        # As many pairs as there can be, although the nearest two would be one shorter pair.
+        ([(0, 0), (0, 2)], [(0, 2), (0, 5)], 3, [(0, 0), (1, 1)]),
+        # Of as many, the least total distance.
+        ([(0, 0), (0, 2)], [(0, 2.1), (0, 0.1)], 3, [(0, 1), (1, 0)]),
+    ],
+)
+def test_pairs(found, truth, within, pairs):
+    rows, columns = matched(np.array(found, float), np.array(truth, float), within)
+    assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == pairs
+
+
+def field(*sides):
+    """Found and annotated rows of (x, class)."""
+    return tuple(
+        Centres(
+            "a.png",
+            np.array([(x, 0) for x, _ in rows], float).reshape(-1, 2),
+            np.array([kind for _, kind in rows], object),
+        )
+        for rows in sides
+    )
+
+
+def test_scores():
+    fields = (
+        field([(0, "a"), (10, "b"), (20, ""), (90, "a")], [(0, "a"), (10, "a"), (20, "b")]),
+        field([], [(5, "b")]),
+    )
+    said = CentreEvaluation(fields, ("a", "b"), 3, "drawn").as_dict()
+    assert (said["images"], said["counted"], said["annotated"]) == (2, 4, 4)
+    assert (said["f1"], said["bias"]) == (pytest.approx(6 / 8), 0)
+    assert said["error_per_image"] == pytest.approx((1 / 3 + 1) / 2, abs=1e-5)
+    assert said["classes"] == {
+        "a": {"annotated": 2, "counted": 2, "bias": 0, "f1": 2 / 4,
+              "found_as": {"a": 1, "b": 1, "none": 0}},
+        "b": {"annotated": 2, "counted": 1, "bias": -0.5, "f1": 0,
+              "found_as": {"a": 0, "b": 0, "none": 1}},
+    }  # fmt: skip
+    assert said["mean_class_f1"] == 0.25
+    assert CentreEvaluation((), (), 3, "drawn").as_dict()["f1"] is None
+
+
+@pytest.fixture
+def folder(tmp_path, stand_in):
+    """An image with dark squares, a detector that calls them all ``round``."""
+    stand_in.info = DetectorInfo("drawn", "0" * 12, ("round", "long"), "cell")
+    picture = np.full((160, 200, 3), WHITE, np.uint8)
+    for y, x in CELLS:
+        picture[y - 6 : y + 6, x - 6 : x + 6] = NUCLEUS
+    (tmp_path / "images").mkdir()
+    imwrite(tmp_path / "images" / "a.png", picture)
+    return tmp_path
+
+
+def write(folder, rows, head="image,x,y,class"):
+    path = folder / "centres.csv"
+    path.write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+def test_counts_and_classes(folder):
+    # One of another class, one 4 px (1 µm) and half a pixel off, one that is not there.
+    rows = ["a.png,40,30,round", "a.png,104,30,round", "a.png,60,90,long", "a.png,10,150,long"]
+    options = ["--mpp", "0.25", "--protocol", "he", "--no-prefilter", "--within", "1.2"]
+    done = CliRunner().invoke(command, [str(write(folder, rows)), *options, "--json"])
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    assert (said["annotated"], said["counted"], said["images"]) == (4, 4, 1)
+    assert said["f1"] == pytest.approx(3 / 4)
+    assert said["classes"]["round"]["f1"] == pytest.approx(2 * 2 / (2 + 4), abs=1e-4)
+    assert said["classes"]["long"]["f1"] == 0
+    assert said["classes"]["long"]["found_as"] == {"long": 0, "round": 1, "none": 0}
+    nearer = [*options[:-1], "0.9"]
+    done = CliRunner().invoke(command, [str(folder / "centres.csv"), *nearer, "--json"])
+    assert json.loads(done.stdout)["f1"] == pytest.approx(2 / 4)
+    done = CliRunner().invoke(command, [str(folder / "centres.csv"), *options])
+    assert "mean F1 of the classes" in done.stdout
+
+
+def test_an_image_without_cells(folder):
+    imwrite(folder / "images" / "empty.png", np.full((64, 64, 3), 240, np.uint8))
+    (first, second) = read_points(write(folder, ["a.png,1,2,", "empty.png,,,"]))
+    assert (len(first.places), [*first.classes], len(second.places)) == (1, [""], 0)
+    assert first.places.tolist() == [[2, 1]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "head", "said"),
+    [
+        (["a.png,1,2"], "image,x,z", "lacks the columns y"),
+        (["a.png,one,2,"], "image,x,y,class", "line 2: no place"),
+        (["a.png,nan,2,"], "image,x,y,class", "line 2: no place"),
+        ([], "image,x,y,class", "no images in this table"),
+    ],
+)
+def test_tables_that_are_none(folder, rows, head, said):
+    with pytest.raises(InputError, match=said):
+        read_points(write(folder, rows, head))
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "code", "said"),
+    [
+        (["a.png,500,2,"], [], 4, "1 centres lie outside of the image"),
+        (["../a.png,5,2,"], [], 4, "is no file's name"),
+        (["b.png,5,2,"], [], 4, "b.png lies in none of"),
+        (["a.png,5,2,"], ["--calibrate", "x.yaml"], 2, "want outlines"),
+    ],
+)
+def test_what_cannot_be_compared(folder, rows, options, code, said):
+    arguments = [str(write(folder, rows)), "--mpp", "0.25", "--protocol", "he", *options]
+    done = CliRunner().invoke(command, arguments)
+    assert done.exception.exit_code == code
+    assert said in str(done.exception)

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
 
 import numpy as np
 import pytest
-from finished import counted
+from finished import DISCS, begun, counted, request_for
 from synthetic import write_disc_slide
-from synthetic.threshold import ThresholdDetector
 
 from cellseg.counting.measured import CellMeasurer
-from cellseg.counting.request import CountRequest
 from cellseg.counting.tiles import TileSource
 from cellseg.geometry import Box
-from cellseg.protocol import load_protocol
-from cellseg.run import TileDone, run
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
-PROTOCOL = load_protocol("he").changed(
-    mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0, context_px=0
-)
+PROTOCOL = DISCS.changed(context_px=0)
 STOPPED_AFTER = 14
 """Of 4 × 5 tiles: two rows of them, and most of the next."""
 
@@ -35,16 +28,10 @@ def slide(tmp_path_factory):
 
 
 def stopped(slide, output):
-    """An interrupted run; the tiles that it finished."""
-    request = CountRequest(image=slide, output=output, protocol=PROTOCOL, prefilter=False)
-    finished = []
-    with closing(run(request, detector=ThresholdDetector())) as events:
-        for event in events:
-            if isinstance(event, TileDone):
-                finished.append(event.tile)
-            if len(finished) == STOPPED_AFTER:
-                break
-    return request, finished
+    """What an interrupted run was asked for."""
+    request = request_for(slide, output=output, protocol=PROTOCOL)
+    begun(request, STOPPED_AFTER).close()
+    return request
 
 
 def table(request):
@@ -54,13 +41,14 @@ def table(request):
 @pytest.fixture(scope="module")
 def expected(slide, tmp_path_factory):
     output = tmp_path_factory.mktemp("whole")
-    return table(CountRequest(image=slide, output=output, protocol=PROTOCOL, prefilter=False))
+    return table(request_for(slide, output=output, protocol=PROTOCOL))
 
 
 def test_no_finished_tile_is_read_or_measured_again(slide, expected, tmp_path, monkeypatch):
-    request, finished = stopped(slide, tmp_path)
+    request = stopped(slide, tmp_path)
     with sqlite3.connect(tmp_path / "discs.cellseg" / "journal.sqlite") as journal:
         (kept,) = journal.execute("SELECT count(*) FROM cells").fetchone()
+        finished = {*journal.execute("SELECT row, column FROM tiles")}
     journal.close()
     read, strips, measured = [], [], []
     whole, part, rows = TileSource.read, TileSource.region, CellMeasurer.measured
@@ -81,8 +69,7 @@ def test_no_finished_tile_is_read_or_measured_again(slide, expected, tmp_path, m
     monkeypatch.setattr(TileSource, "region", reading_part)
     monkeypatch.setattr(CellMeasurer, "measured", measuring)
     assert table(request) == expected
-    places = {(tile.row, tile.column) for tile in read}
-    assert not places & {(tile.row, tile.column) for tile in finished}
+    assert not finished & {(tile.row, tile.column) for tile in read}
     assert len(read) == 4 * 5 - STOPPED_AFTER
     assert kept > 20
     assert sum(measured) == expected.count(b"\n") - 1 - kept
@@ -96,7 +83,7 @@ def touches(box: Box, other: Box) -> bool:
 
 
 def test_a_row_that_rotted_is_measured_again(slide, expected, tmp_path):
-    request, _ = stopped(slide, tmp_path)
+    request = stopped(slide, tmp_path)
     with sqlite3.connect(tmp_path / "discs.cellseg" / "journal.sqlite") as journal:
         journal.execute("UPDATE cells SET measured = zeroblob(length(measured)) WHERE id = 3")
         journal.execute("UPDATE cells SET cy = cy + 1 WHERE id = 5")

@@ -1,7 +1,5 @@
 """Slides and results behind URLs, on fsspec's file system in memory."""
 
-from __future__ import annotations
-
 import copy
 import json
 import shutil
@@ -11,16 +9,11 @@ from pathlib import Path
 import finished
 import numpy as np
 import pytest
-from click.testing import CliRunner
-from finished import begun, table_of
+from finished import DISCS, begun, request_for, table_of
 from microscopes import ome_zarr
 from synthetic import write_disc_slide
-from synthetic.threshold import ThresholdDetector
 
-from cellseg.cli.count import count as count_command
-from cellseg.counting.request import CountRequest
 from cellseg.errors import InputError, OutputError, RegionError, SettingsError
-from cellseg.protocol import load_protocol
 from cellseg.result import load_result
 from cellseg.result.upload import MARK, RemoteResult
 from cellseg.slide import open_slide
@@ -28,8 +21,6 @@ from cellseg.storage import RemotePath, as_location, fingerprint
 from cellseg.text import scrubbed
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
-
-PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
 
 
 @pytest.fixture
@@ -41,8 +32,10 @@ def slide(memory, tmp_path):
     return path, RemotePath("memory://scans/discs.tif"), drawn
 
 
-def request_for(path, **changes):
-    return replace(CountRequest(image=path, protocol=PROTOCOL, prefilter=False), **changes)
+@pytest.fixture
+def there(slide):
+    """A count of the slide behind a URL to a result behind one."""
+    return request_for(slide[1], output=as_location("memory://results"))
 
 
 def counted(request):
@@ -112,9 +105,8 @@ def test_slide_and_result_behind_urls(memory, slide, tmp_path, monkeypatch):
     assert np.array_equal(*(np.asarray(level) for level in labels))
 
 
-def test_counted_before_nothing_is_done_and_nothing_uploaded(memory, slide, tmp_path):
-    _, url, _ = slide
-    request = request_for(url, output=as_location("memory://results"))
+def test_counted_before_nothing_is_done_and_an_export_uploaded_alone(memory, there, tmp_path):
+    request = replace(there, prefilter=True)
     first, _ = counted(request)
     before = {name: memory.modified(f"/results/{name}") for name in files_of(memory, "/results")}
     again, notes = counted(request)
@@ -124,13 +116,7 @@ def test_counted_before_nothing_is_done_and_nothing_uploaded(memory, slide, tmp_
     assert again.summary == first.summary
     assert table_of(again).equals(table_of(first))
     assert not list((tmp_path / "scratch").rglob("*"))
-
-
-def test_an_export_is_added_to_a_result_behind_a_url(memory, slide):
-    _, url, _ = slide
-    request = request_for(url, output=as_location("memory://results"))
-    request = replace(request, prefilter=True)
-    counted(request)
+    # An export is added to it.
     memory.pipe_file("/results/discs.cellseg/corrections.json", b"{}")
     before = files_of(memory, "/results/discs.cellseg")
     assert {"overview.png", "outlines.png", "tissue.geojson"} <= set(before)
@@ -142,30 +128,18 @@ def test_an_export_is_added_to_a_result_behind_a_url(memory, slide):
     assert json.loads(there["run.json"])["exports"] == ["labels.tif"]
 
 
-def test_a_result_behind_a_url_that_was_changed_is_not_vouched_for(memory, slide):
-    _, url, _ = slide
-    request = request_for(url, output=as_location("memory://results"))
-    counted(request)
+def test_a_result_behind_a_url_that_was_changed_is_not_vouched_for(memory, there):
+    counted(there)
     table = memory.cat_file("/results/discs.cellseg/cells.csv")
     memory.pipe_file("/results/discs.cellseg/cells.csv", table.replace(b",nucleus", b",nuclei "))
     with pytest.raises(OutputError, match=r"^memory://results/.*cells\.csv was changed"):
-        counted(request)
-    _, notes = counted(replace(request, overwrite=True))
+        counted(there)
+    _, notes = counted(replace(there, overwrite=True))
     assert not any("nothing to do" in text for text in notes)
     assert memory.cat_file("/results/discs.cellseg/cells.csv") == table
     memory.rm("/results/discs.cellseg/labels.ome.zarr/0/0", recursive=True)
     with pytest.raises(OutputError, match=r"labels\.ome\.zarr was changed"):
-        counted(request)
-
-
-def test_a_zarr_behind_a_url_whose_chunks_were_changed_is_another_slide(memory, tmp_path):
-    ome_zarr(tmp_path / "a.zarr", np.zeros((300, 300, 3), np.uint8))
-    memory.put(str(tmp_path / "a.zarr"), "/scans/a.zarr", recursive=True)
-    memory.pipe_file("/scans/a.zarr/0/0.0.0", b"one")
-    first = fingerprint(RemotePath("memory://scans/a.zarr"))
-    assert fingerprint(RemotePath("memory://scans/a.zarr")) == first
-    memory.pipe_file("/scans/a.zarr/0/0.0.0", b"two")
-    assert fingerprint(RemotePath("memory://scans/a.zarr")) != first
+        counted(there)
 
 
 def test_another_count_takes_the_place_of_the_first_whole(memory, slide):
@@ -174,7 +148,7 @@ def test_another_count_takes_the_place_of_the_first_whole(memory, slide):
     counted(request)
     memory.pipe_file("/results/discs.cellseg/corrections.json", b"{}")
     memory.pipe_file("/results/discs.cellseg/labels.ome.zarr/0/9.9", b"of the first count")
-    few = PROTOCOL.changed(min_area_um2=690.0)
+    few = DISCS.changed(min_area_um2=690.0)
     with pytest.raises(OutputError, match=r"^memory://results/discs.cellseg: holds a count"):
         counted(replace(request, protocol=few, export=()))
     result, notes = counted(replace(request, protocol=few, export=(), overwrite=True))
@@ -187,23 +161,21 @@ def test_another_count_takes_the_place_of_the_first_whole(memory, slide):
     assert MARK not in there
 
 
-def test_an_interrupted_run_goes_on_from_its_scratch_folder(memory, slide, tmp_path):
-    _, url, drawn = slide
-    request = request_for(url, output=as_location("memory://results"))
-    begun(request, 3).close()
+def test_an_interrupted_run_goes_on_from_its_scratch_folder(memory, slide, there, tmp_path):
+    _, _, drawn = slide
+    begun(there, 3).close()
     assert not memory.exists("/results")
     assert list((tmp_path / "scratch").rglob("journal.sqlite"))
-    result, notes = counted(request)
+    result, notes = counted(there)
     assert any("going on" in text for text in notes)
     assert result.summary.cells == drawn.count
 
 
 @pytest.mark.parametrize("breaks_at", ["cells.csv", "run.json"])
-def test_an_upload_that_breaks_off_is_done_again(memory, slide, tmp_path, monkeypatch, breaks_at):
-    _, url, drawn = slide
-    request = request_for(url, output=as_location("memory://results"))
-    counted(replace(request, score=0.6))
-    request = replace(request, overwrite=True)
+def test_an_upload_that_breaks_off_is_done_again(memory, slide, there, monkeypatch, breaks_at):
+    _, _, drawn = slide
+    counted(replace(there, score=0.6))
+    request = replace(there, overwrite=True)
     put_file = type(memory).put_file
 
     def broken(self, here, there, **rest):
@@ -223,51 +195,49 @@ def test_an_upload_that_breaks_off_is_done_again(memory, slide, tmp_path, monkey
     assert not memory.exists(f"/results/discs.cellseg/{MARK}")
 
 
-def test_what_is_not_ours_is_left_alone(memory, slide, tmp_path):
-    path, url, _ = slide
-    request = request_for(url, output=as_location("memory://results"))
+def test_what_is_not_ours_is_left_alone(memory, slide, there, tmp_path):
+    path, _, _ = slide
     memory.pipe_file("/results/discs.cellseg/diary.txt", b"dear diary")
     with pytest.raises(OutputError, match="no result folder"):
-        counted(request)
+        counted(there)
     memory.pipe_file("/results/discs.cellseg/run.json", b'{"format": "marathon"}')
     with pytest.raises(OutputError, match="no result folder"):
-        counted(request)
+        counted(there)
     assert set(files_of(memory, "/results/discs.cellseg")) == {"diary.txt", "run.json"}
     memory.rm("/results", recursive=True)
-    counted(request)
+    counted(there)
     memory.pipe_file("/other/discs.tif", path.read_bytes())
     with pytest.raises(
         OutputError, match=r"results/discs.cellseg: holds the result of memory://scans"
     ):
-        counted(replace(request, image=RemotePath("memory://other/discs.tif")))
+        counted(replace(there, image=RemotePath("memory://other/discs.tif")))
     memory.rm("/scans/discs.tif")  # moved
-    moved = replace(request, image=RemotePath("memory://other/discs.tif"), overwrite=True)
+    moved = replace(there, image=RemotePath("memory://other/discs.tif"), overwrite=True)
     counted(moved)
 
 
-def test_a_remote_slide_needs_an_output(slide):
-    _, url, _ = slide
-    with pytest.raises(SettingsError, match="say where its result goes"):
-        counted(request_for(url))
+@pytest.mark.parametrize(("name", "part"), [("a.tif", "a.tif"), ("a.zarr", "a.zarr/0/0.0.0")])
+def test_a_changed_file_is_another_slide(memory, tmp_path, name, part):
+    ome_zarr(tmp_path / "a.zarr", np.zeros((300, 300, 3), np.uint8))
+    memory.put(str(tmp_path / "a.zarr"), "/scans/a.zarr", recursive=True)
+    place = RemotePath(f"memory://scans/{name}")
+    memory.pipe_file(f"/scans/{part}", b"II*\0one")
+    first = fingerprint(place)
+    assert first == fingerprint(place)
+    memory.pipe_file(f"/scans/{part}", b"II*\0two")
+    assert first[:2] == fingerprint(place)[:2]
+    assert first != fingerprint(place)
 
 
 def test_a_remote_slide_with_a_result_on_the_disk(slide, tmp_path):
     path, url, drawn = slide
+    with pytest.raises(SettingsError, match="say where its result goes"):
+        counted(request_for(url))
     result, _ = counted(request_for(url, output=tmp_path / "a"))
     assert result.summary.cells == drawn.count
     assert result.uploaded is None
     with pytest.raises(OutputError, match="holds the result of memory://scans"):
         counted(request_for(path, output=tmp_path / "a"))
-
-
-def test_a_changed_file_is_another_slide(memory):
-    place = RemotePath("memory://scans/a.tif")
-    memory.pipe_file("/scans/a.tif", b"II*\0one")
-    first = fingerprint(place)
-    assert first == fingerprint(place)
-    memory.pipe_file("/scans/a.tif", b"II*\0two")
-    assert first[:2] == fingerprint(place)[:2]
-    assert first != fingerprint(place)
 
 
 @pytest.mark.parametrize(
@@ -323,19 +293,6 @@ def test_places():
     assert as_location("file:///data/a.svs") == Path("/data/a.svs")
     assert as_location("scans/a.svs") == Path("scans/a.svs")
     assert as_location("C:\\scans\\a.svs") == Path("C:\\scans\\a.svs")
-
-
-def test_the_command_takes_urls_and_folders_of_urls(memory, slide, monkeypatch):
-    monkeypatch.setattr("cellseg.run._load", lambda *_: ThresholdDetector())
-    memory.pipe_file("/scans/notes.txt", b"not an image")
-    arguments = ["memory://scans", "--output", "memory://out", "--json", "--mpp", "0.5",
-                 "--protocol", "brightfield", "--no-prefilter"]  # fmt: skip
-    done = CliRunner().invoke(count_command, arguments, catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    (one,) = json.loads(done.stdout)
-    assert one["image"] == "memory://scans/discs.tif"
-    assert one["output"] == "memory://out/discs.cellseg"
-    assert memory.exists("/out/discs.cellseg/cells.csv")
 
 
 def test_workers_read_the_url_themselves(memory, slide, tmp_path, monkeypatch):
@@ -440,10 +397,9 @@ def test_names_that_a_storage_allows(memory, slide, tmp_path):
     assert result.summary.cells == drawn.count
 
 
-def test_a_repeat_that_was_interrupted_leaves_nothing_that_is_believed(memory, slide):
+def test_a_repeat_that_was_interrupted_leaves_nothing_that_is_believed(memory, slide, there):
     _, url, _ = slide
-    request = request_for(url, output=as_location("memory://results"))
-    counted(request)
+    counted(there)
     home = RemoteResult.at(RemotePath("memory://results/discs.cellseg"))
     killed = home.fetched(url)
     killed.__enter__()
@@ -451,24 +407,23 @@ def test_a_repeat_that_was_interrupted_leaves_nothing_that_is_believed(memory, s
     assert (kept / "run.json").exists()
     killed.__exit__(None, None, None)
     shutil.move(kept, home.local)
-    result, _ = counted(replace(request, export=("labels.tif",)))
+    result, _ = counted(replace(there, export=("labels.tif",)))
     assert memory.exists("/results/discs.cellseg/labels.tif")
     killed = home.fetched(url)
     killed.__enter__()
     memory.rm("/results/discs.cellseg", recursive=True)
-    result, notes = counted(request)
+    result, notes = counted(there)
     assert not any("nothing to do" in text for text in notes)
     assert memory.exists("/results/discs.cellseg/cells.csv")
     assert result.uploaded is not None
 
 
-def test_another_slides_result_that_came_first_is_kept(memory, slide):
+def test_another_slides_result_that_came_first_is_kept(memory, slide, there):
     """Two runs at the same time: both found the place empty."""
-    path, url, _ = slide
+    path, _, _ = slide
     memory.pipe_file("/other/discs.tif", path.read_bytes())
-    request = request_for(url, output=as_location("memory://results"))
-    other = replace(request, image=RemotePath("memory://other/discs.tif"))
-    events = begun(request, 3)
+    other = replace(there, image=RemotePath("memory://other/discs.tif"))
+    events = begun(there, 3)
     home = RemoteResult.at(RemotePath("memory://results/discs.cellseg")).local.parent
     home.rename(home.with_name("aside"))  # the other run's scratch is on another machine
     counted(other)

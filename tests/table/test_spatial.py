@@ -1,15 +1,18 @@
-"""Where cells lie, against brute force."""
-
-from __future__ import annotations
+"""Where cells lie, against brute force; hot spots of drawn cells."""
 
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
+from finished import frame_of
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from scipy.spatial.distance import cdist
 
 from cellseg.annotations.region import Region, Regions
+from cellseg.derive import Recipe
+from cellseg.errors import SettingsError
+from cellseg.table.hotspot import HotSpot, hottest
 from cellseg.table.neighbours import DENSITY_UM, Neighbours, neighbourhood, to_classes
 
 SIDE = 400
@@ -31,6 +34,8 @@ def classes_of(number):
 
 @settings(max_examples=40, deadline=None)
 @given(places, st.sampled_from([None, 0.25, 0.5]), st.integers(1, 60))
+@example(np.zeros((0, 2)), 0.5, 30)
+@example(np.full((1, 2), 9.0), 0.5, 30)
 def test_as_by_brute_force(found, mpp, within):
     near = Neighbours(mpp, within, CLASSES)
     names = classes_of(len(found))
@@ -114,15 +119,9 @@ def test_density_does_not_fall_at_the_border():
     assert density[~at_border].mean() == pytest.approx(4000, rel=0.05)
 
 
-def test_no_cells_one_cell_and_two_in_one_place():
+def test_one_cell_and_two_in_one_place():
     near = Neighbours(1.0, 30, ("a", "b"))
-    for number in (0, 1):
-        measured = around(np.full((number, 2), 9.0), ["a"] * number, SLIDE, near)
-        assert all(len(values) == number for values in measured.values())
-    assert np.isnan(measured["nearest_neighbour_um"][0])
-    assert np.isnan(measured["nearest_a_um"][0])
-    assert measured["neighbours_30um"][0] == 0
-    assert measured["density_per_mm2"][0] == 0
+    assert around(np.full((1, 2), 9.0), ["a"], SLIDE, near)["density_per_mm2"].tolist() == [0]
     both = around(np.full((2, 2), 9.0), ["a", "b"], SLIDE, near)
     assert both["nearest_neighbour_um"].tolist() == [0, 0]
     assert both["nearest_a_um"].tolist()[1] == 0
@@ -140,3 +139,73 @@ def test_no_cells_one_cell_and_two_in_one_place():
 )
 def test_names_of_columns_by_class(classes, columns):
     assert list(Neighbours(1.0, 30, classes).by_class.values()) == columns
+
+
+MIDDLE = (2400.0, 4800.0)
+
+
+def cells(share=0.2, inside=0.5, number=12_000):
+    rng = np.random.default_rng(1)
+    places = rng.uniform(0, 8000, (number, 2))
+    near = np.hypot(*(places - MIDDLE).T) < 900
+    return places, rng.random(number) < np.where(near, inside, share)
+
+
+@pytest.mark.parametrize("asked", [HotSpot(mm2=0.5), HotSpot(cells=300)])
+def test_the_place_of_most_hot_cells_and_what_the_choice_alone_brings(asked):
+    places, hot = cells()
+    spot = hottest(places, hot, asked, mpp=0.5)
+    assert np.hypot(spot.y - MIDDLE[0], spot.x - MIDDLE[1]) < 350
+    inside = spot.contains(places)
+    assert hot[inside].mean() == pytest.approx(0.5, abs=0.1)
+    if asked.cells:
+        assert inside.sum() == 300
+    else:
+        assert np.pi * (spot.radius * 0.5e-3) ** 2 == pytest.approx(0.5)
+    assert hot[inside].mean() > spot.shuffled.max() + 0.1
+    places, hot = cells(inside=0.2)
+    spot = hottest(places, hot, asked, mpp=0.5)
+    by_chance = hot[spot.contains(places)].mean()
+    assert spot.shuffled.mean() > hot.mean() + 0.02
+    assert by_chance <= np.percentile(spot.shuffled, 99) + 0.02
+
+
+def test_cells_of_one_kind_have_their_densest_place():
+    rng = np.random.default_rng(2)
+    places = np.concatenate([rng.uniform(0, 8000, (3000, 2)), rng.normal(MIDDLE, 200, (400, 2))])
+    for asked in (HotSpot(mm2=0.1), HotSpot(cells=200)):
+        spot = hottest(places, np.ones(3400, bool), asked, mpp=0.5)
+        assert np.hypot(spot.y - MIDDLE[0], spot.x - MIDDLE[1]) < 150
+        assert not spot.shuffled.size
+
+
+def test_by_chance_the_best_place_is_as_good_as_the_best_of_shuffled_classes():
+    rng = np.random.default_rng(3)
+    places = rng.uniform(0, 1500, (800, 2))
+    found, by_chance = [], []
+    for _ in range(12):
+        hot = rng.random(800) < 0.2
+        spot = hottest(places, hot, HotSpot(mm2=0.01), mpp=0.5)
+        found.append(hot[spot.contains(places)].mean())
+        by_chance.append(spot.shuffled.mean())
+    assert np.mean(found) == pytest.approx(np.mean(by_chance), abs=0.015)
+
+
+@pytest.mark.parametrize("asked", [HotSpot(mm2=0.5), HotSpot(cells=300)])
+def test_without_a_hot_cell_it_is_the_densest_place(asked):
+    places, hot = cells()
+    none = hottest(places, np.zeros_like(hot), asked, mpp=0.5)
+    every = hottest(places, np.ones_like(hot), asked, mpp=0.5)
+    assert (none.y, none.x, none.radius) == (every.y, every.x, every.radius)
+    assert not none.shuffled.size
+
+
+def test_what_cannot_be_is_said():
+    places, hot = cells(number=300)
+    with pytest.raises(SettingsError, match="500 cells are wanted, there are 300"):
+        hottest(places, hot, HotSpot(cells=500), mpp=0.5)
+    with pytest.raises(SettingsError, match="without a pixel size"):
+        Recipe(hotspot=HotSpot(mm2=0.5)).checked(frame_of(9, 9))
+    for wrong in ({}, {"mm2": 1, "cells": 500}, {"mm2": 0}, {"mm2": float("nan")}, {"cells": 3}):
+        with pytest.raises(ValidationError):
+            HotSpot(**wrong)

@@ -1,13 +1,138 @@
-"""Counts that cannot be right are said to be so, and the others are not."""
+"""The slide's totals, cells per mL of a counting chamber, and counts that cannot be right."""
 
 from __future__ import annotations
+
+import json
 
 import numpy as np
 import pandas as pd
 import pytest
+from finished import frame_of
+from pydantic import ValidationError
+from scipy.stats import poisson
 
+from cellseg.table.chamber import Chamber, poisson_interval
 from cellseg.table.doubts import Expected, doubts, unsure
 from cellseg.table.summary import summarised
+
+MPP = 0.5
+
+
+def rows(areas, classes="a", touching=False, stitched=False):
+    return pd.DataFrame(
+        {"class": classes, "area_px": areas, "touches_border": touching, "stitched": stitched},
+        index=range(len(areas)),
+    )
+
+
+def summary_of(table, mpp=MPP, tissue_mm2=None):
+    return summarised(table, ["a", "b", "c"], object="nucleus", mpp=mpp, tissue_mm2=tissue_mm2)
+
+
+def test_totals():
+    first, last = [True, False, False, False, False], [False, False, False, True, True]
+    table = rows([10.0, 20.0, 30.0, 40.0, 50.0], [*"ababb"], first, last)
+    summary = summary_of(table, tissue_mm2=0.5)
+    assert summary.cells == 5
+    assert list(summary.cells_per_class.items()) == [("a", 2), ("b", 3), ("c", 0)]
+    assert (summary.touching_border, summary.stitched) == (1, 2)
+    assert summary.density_per_mm2 == 10
+    assert summary.density_per_mm2_per_class == {"a": 4, "b": 6, "c": 0}
+    assert summary.area_px.median == 30
+    assert summary.area_px.quantiles == {5: 12, 25: 20, 50: 30, 75: 40, 95: 48}
+    assert (summary.area_px.mean, summary.area_px.minimum, summary.area_px.maximum) == (30, 10, 50)
+    assert summary.area_px.std == pytest.approx(np.sqrt(200))
+    assert summary.median_area_um2 == 30 * 0.25
+    assert summary.area_um2.std == pytest.approx(np.sqrt(200) * 0.25)
+
+
+def test_no_cells():
+    summary = summary_of(rows([]), tissue_mm2=2.0)
+    assert summary.cells == 0
+    assert summary.area_px is None
+    assert summary.median_area_um2 is None
+    assert summary.density_per_mm2 == 0
+    assert summary_of(rows([]), tissue_mm2=0.0).density_per_mm2 is None
+
+
+def test_without_pixel_size_nothing_is_in_millimetres():
+    summary = summary_of(rows([8.0]), mpp=None, tissue_mm2=3.0)
+    assert summary.area_px.median == 8
+    assert summary.area_um2 is None
+    assert summary.tissue_mm2 is None
+    assert summary.density_per_mm2 is None
+    assert summary.density_per_mm2_per_class is None
+
+
+def test_unknown_class_is_refused():
+    with pytest.raises(ValueError, match="unknown class 'z'"):
+        summary_of(rows([1.0], "z"))
+
+
+def test_summary_goes_through_json():
+    summary = summary_of(rows([10.0, 20.0]), tissue_mm2=0.5)
+    found = json.loads(json.dumps(summary.as_dict(), allow_nan=False))
+    assert found == summary.as_dict()
+    assert found["object"] == "nucleus"
+    assert found["density_per_mm2"] == 4
+    assert found["area_um2"]["quantiles"]["50"] == 3.75
+    assert json.loads(json.dumps(summary_of(rows([])).as_dict()))["area_px"] is None
+
+
+def test_sentence_says_what_was_counted():
+    many = rows([10.0, 20.0, 30.0], ["a", "b", "a"])
+    assert str(summary_of(many, tissue_mm2=0.5)) == (
+        "3 nuclei (2 a, 1 b, 0 c), median area 5.0 µm², 6 per mm² in 0.5 mm² of tissue"
+    )
+    for areas, said in (([], "0 cells"), ([10.0], "1 cell, median area 10 px²")):
+        assert str(summarised(rows(areas, "x"), ["x"], object="cell", mpp=None)) == said
+
+
+def table(*cells: tuple[int, int, int, int, str]) -> pd.DataFrame:
+    names = ["bbox_y0_px", "bbox_x0_px", "bbox_y1_px", "bbox_x1_px", "class"]
+    return pd.DataFrame([*cells], columns=names)
+
+
+def test_a_square_millimetre_of_a_neubauer_chamber():
+    cells = table(*[(5, 5, 9, 9, "living cell")] * 95, *[(20, 20, 25, 25, "dead cell")] * 5)
+    found = Chamber(depth_um=100, dilution=2).counted(cells, frame_of(1000, 1000, mpp=1.0))
+    # A large square holds 0.1 µL: cells times 10⁴, times the dilution.
+    assert found["per_ml"] == pytest.approx(100 * 1e4 * 2)
+    assert found["per_ml_per_class"]["dead cell"] == pytest.approx(5 * 1e4 * 2)
+    assert found["viability"] == 0.95
+    assert found["said"].startswith(
+        "counting chamber: 2.00 × 10⁶ cells per mL (95 %: 1.63 × 10⁶ … 2.43 × 10⁶)"
+    )
+    assert "viability 95.0 %" in found["said"]
+
+
+def test_cells_at_two_sides_count():
+    cells = table(
+        (0, 40, 9, 49, "cell"), (40, 0, 49, 9, "cell"),
+        (91, 40, 100, 49, "cell"), (40, 91, 49, 100, "cell"), (91, 0, 100, 9, "cell"),
+    )  # fmt: skip
+    found = Chamber(depth_um=100).counted(cells, frame_of(100, 100, mpp=1.0))
+    assert (found["cells"], found["left_out"]) == (2, 3)
+    assert found["viability"] is None
+
+
+def test_no_cell_has_an_interval_too():
+    found = Chamber(depth_um=100).counted(table(), frame_of(1000, 1000, mpp=1.0))
+    assert found["per_ml"] == 0
+    assert found["per_ml_interval"] == pytest.approx([0, 3.689e4], rel=1e-3)
+
+
+@pytest.mark.parametrize("count", [1, 7, 100, 5000])
+def test_the_interval_holds_its_tails(count):
+    low, high = poisson_interval(count)
+    assert poisson.sf(count - 1, low) == pytest.approx(0.025)
+    assert poisson.cdf(count, high) == pytest.approx(0.025)
+
+
+@pytest.mark.parametrize("wrong", [{"depth_um": 0}, {"depth_um": 100, "dilution": 0}])
+def test_a_chamber_has_a_depth_and_a_dilution_of_at_least_one(wrong):
+    with pytest.raises(ValidationError):
+        Chamber.model_validate(wrong)
 
 
 def said(diameters_px, *, mpp=0.25, usual_px=None, limits_um2=(4.0, 700.0), **more):
