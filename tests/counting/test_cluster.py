@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import http.server
 import json
 import logging
 import os
@@ -116,24 +115,15 @@ class Stubborn(ThresholdDetector):
         return super().detect(tiles, fill=fill)
 
 
-class Deadly(ThresholdDetector):
-    """Raises what the scheduler says of a task that many workers died over."""
+class Failing(ThresholdDetector):
+    """Has something of its own, and may raise."""
 
-    def detect(self, tiles, *, fill):
-        raise distributed.KilledWorker("tiles", SimpleNamespace(address="tcp://x"), 3)
-
-
-class Faulty(ThresholdDetector):
-    def detect(self, tiles, *, fill):
-        raise ZeroDivisionError("no such luck")
-
-
-class Locked(ThresholdDetector):
-    """Cannot be pickled."""
-
-    def __init__(self):
+    def __init__(self, error=None, own=None):
         super().__init__()
-        self.lock = threading.Lock()
+        self.error, self.own = error, own
+
+    def detect(self, tiles, *, fill):
+        raise self.error
 
 
 @pytest.fixture
@@ -159,14 +149,18 @@ def test_dask_alone_starts_workers_here_and_survives_their_death(
 @pytest.mark.parametrize(
     ("detector", "kind", "said"),
     [
-        (Deadly, CellsegError, "several workers died"),
-        (Faulty, CellsegError, "ZeroDivisionError: no such luck"),
-        (Locked, SettingsError, "cannot be sent"),
+        # What the scheduler says of a task that many workers died over.
+        (Failing(distributed.KilledWorker("a", SimpleNamespace(address="x"), 3)), CellsegError,
+         "several workers died"),
+        (Failing(ZeroDivisionError("no such luck")), CellsegError,
+         "ZeroDivisionError: no such luck"),
+        (Failing(own=threading.Lock()), SettingsError, "cannot be sent"),
     ],
-)
+    ids=["workers died", "a fault", "a lock"],
+)  # fmt: skip
 def test_a_fault_of_the_detector_is_one_line(slide, threads, tmp_path, detector, kind, said):
     with pytest.raises(kind, match=said) as caught:
-        counted(on(threads, slide[0], output=tmp_path), detector())
+        counted(on(threads, slide[0], output=tmp_path), detector)
     assert "\n" not in str(caught.value)
 
 
@@ -182,8 +176,7 @@ def test_an_interrupted_run_goes_on_here_or_there_and_leaves_the_cluster_usable(
     folder = tmp_path / "parts" / "discs.cellseg"
     assert (folder / "journal.sqlite").is_file()
     assert not (folder / "cells.csv").exists()
-    elsewhere = replace(request, engine="local", scheduler=None)
-    finished, events = counted(elsewhere)
+    finished, events = counted(replace(request, engine="local", scheduler=None))
     first = next(event for event in events if isinstance(event, TileDone))
     assert any("going on" in text for text in told(events))
     assert first.done == 1
@@ -200,16 +193,9 @@ def wait_until(condition):
     raise AssertionError("it did not happen in 30 s")
 
 
-def rotten(tmp_path):
-    """A slide of which one TIFF tile does not decode."""
-    path = tmp_path / "bad.tif"
-    write_disc_slide(path, np.random.default_rng(7), shape=(350, 450))
+def test_a_damaged_tile_fails_alone_and_strict_makes_it_an_error(slide, threads, tmp_path):
+    path = Path(shutil.copy(slide[0], tmp_path))
     spoil(path, 5)
-    return path
-
-
-def test_a_damaged_tile_fails_alone_and_strict_makes_it_an_error(threads, tmp_path):
-    path = rotten(tmp_path)
     serial, _ = counted(request_for(path, output=tmp_path / "serial"))
     clustered, _ = counted(on(threads, path, output=tmp_path / "dask"))
     assert serial.tiles_failed == clustered.tiles_failed > 0
@@ -267,25 +253,21 @@ def test_no_scheduler_there(slide, monkeypatch, tmp_path):
         next(run(request_for(path, scheduler="tcp://127.0.0.1:9"), detector=ThresholdDetector()))
 
 
-class Web(http.server.BaseHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
-class Silent(socketserver.BaseRequestHandler):
-    def handle(self):
-        self.request.recv(1)
-
-
-@pytest.mark.parametrize("handler", [Web, Silent])
-def test_what_answers_is_no_scheduler(handler, monkeypatch, capfd):
+@pytest.mark.parametrize("answer", [b"HTTP/1.0 501 Unsupported method\r\n\r\n", b""])
+def test_what_answers_is_no_scheduler(answer, monkeypatch, capfd):
     """A web server, and one that never answers."""
+
+    class Other(socketserver.BaseRequestHandler):
+        def handle(self):
+            self.request.sendall(answer)
+            self.request.recv(1)
+
     monkeypatch.setattr(dask, "CONNECT_SECONDS", 1)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Other) as server:
         server.daemon_threads = True
         server.block_on_close = False
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"127.0.0.1:{server.server_port}"
+        address = f"127.0.0.1:{server.server_address[1]}"
         with pytest.raises(SettingsError, match=f"^{address}: "):
             dask.find_scheduler(address)
         server.shutdown()
@@ -399,16 +381,10 @@ def test_a_cluster_without_workers_is_not_waited_for_for_ever(slide, monkeypatch
 
 def test_a_scheduler_that_goes_away(slide, serial, monkeypatch, tmp_path):
     path, _ = slide
-    cluster = cluster_of(1, 1)
     monkeypatch.setattr(dask, "CONNECT_SECONDS", 2)
     monkeypatch.setattr(dask, "PATIENCE_SECONDS", 4.0)
-    events = run(on(cluster, path, output=tmp_path, batch=1), detector=ThresholdDetector())
-    try:
-        for event in events:
-            if isinstance(event, TileDone):
-                break
-    finally:
-        cluster.close()
+    with cluster_of(1, 1) as cluster:
+        events = begun(on(cluster, path, output=tmp_path, batch=1), 1)
     with pytest.raises(CellsegError, match=r"the same command goes on"):
         list(events)
     result, _ = counted(request_for(path, output=tmp_path))
@@ -465,8 +441,7 @@ def test_a_worker_that_dies_with_answers_that_nobody_fetched(slide, serial, tmp_
     with cluster_of(2, 1, processes=True) as cluster:
         tasks, workers = cluster.scheduler.tasks, cluster.scheduler.workers
         request = on(cluster, path, output=tmp_path / "dask", batch=1)
-        events = run(request, detector=ThresholdDetector())
-        next(event for event in events if isinstance(event, TileDone))
+        events = begun(request, 1)
         wait_until(lambda: all(task.state == "memory" for task in tasks.values()))
         dead = next(worker.address for task in tasks.values() for worker in task.who_has)
         with distributed.Client(cluster, set_as_default=False) as client:

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from dataclasses import fields, replace
-from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ import zarr
 from finished import DISCS, counted, edit, request_for, table_of, told
 from microscopes import ome_zarr, spoil
 from PIL import Image
-from synthetic import PyramidLayout, write_disc_slide
+from synthetic import PyramidLayout, draw_discs, write_disc_slide
 from synthetic.threshold import ThresholdDetector
 
 from cellseg.annotations.region import Region, Regions
@@ -29,7 +28,7 @@ from cellseg.errors import OutputError, RegionError, SettingsError
 from cellseg.network.tissue import TissueMask
 from cellseg.protocol import load_protocol
 from cellseg.result import load_result
-from cellseg.run import CountResult, Started, TileDone, run
+from cellseg.run import Started, TileDone, run
 from cellseg.slide import open_slide
 from cellseg.table.chamber import Chamber
 
@@ -100,28 +99,6 @@ def test_no_pixel_size_means_no_um_columns(tmp_path):
     assert "smaller than 0 or larger than 100 px²: " in said
 
 
-class Graded(ThresholdDetector):
-    """Its score is the area from which a component is an object, in thousands of pixels."""
-
-    def for_run(self, protocol):
-        return Graded(min_area_px=round(1000 * protocol.lowest_score))
-
-
-def test_two_slides_at_once_keep_their_thresholds(slide, tmp_path):
-    path, truth = slide
-    middle = int(np.median(truth.areas))
-    requests = [
-        request_for(path, output=tmp_path / name, score=score)
-        for name, score in (("all", 0.02), ("large", middle / 1000))
-    ]
-    detector = Graded()
-    both = zip_longest(*(run(request, detector=detector) for request in requests))
-    results = [event for pair in both for event in pair if isinstance(event, CountResult)]
-    every, large = (result.summary.cells for result in results)
-    assert every == truth.count
-    assert large == sum(area >= middle for area in truth.areas) < truth.count
-
-
 class Interrupted(ThresholdDetector):
     """Stops the run after some tiles, as Ctrl-C would."""
 
@@ -181,9 +158,11 @@ def test_counted_again_with_the_same_settings_there_is_nothing_to_do(slide, tmp_
 
 def test_every_field_of_a_plan_is_in_the_resume_key(slide):
     path, _ = slide
+    info = replace(ThresholdDetector().info, inference="a", notes=("said once",))
     with open_slide(path) as opened:
-        plan = make_plan(opened, request_for(path), ThresholdDetector().info)
+        plan = make_plan(opened, request_for(path), info)
     settings = plan.settings()
+    assert (settings["inference"], plan.notes[0]) == ("a", "said once")
     assert set(settings) == {one.name for one in fields(Plan)} - {"notes", "doubts"}
     assert json.loads(json.dumps(settings)) == settings
     assert replace(plan, notes=("chosen by hand",)).settings() == settings
@@ -192,13 +171,9 @@ def test_every_field_of_a_plan_is_in_the_resume_key(slide):
 
 
 def test_cells_per_ml_without_a_pixel_size_are_refused_before_the_scale_is_sought(tmp_path):
-    class Refusing(ThresholdDetector):
-        def detect(self, tiles, *, fill):
-            raise AssertionError
-
     path = tmp_path / "square.png"
     Image.fromarray(np.random.default_rng(1).integers(90, 200, (400, 400), np.uint8)).save(path)
-    recipe, detector = Recipe(chamber=Chamber(depth_um=100)), Refusing()
+    recipe, detector = Recipe(chamber=Chamber(depth_um=100)), Interrupted(after=0)
     request = CountRequest(image=path, protocol="counting_chamber", recipe=recipe)
     with open_slide(path) as slide, pytest.raises(SettingsError, match="the picture's pixel size"):
         make_plan(slide, request, detector.info, detector=detector)
@@ -296,10 +271,7 @@ def test_a_file_name_that_is_no_utf8_is_counted_like_any_other(slide, tmp_path):
 
 
 def test_the_second_image_of_a_file_is_counted_where_it_is_asked_for(tmp_path):
-    drawn = [
-        write_disc_slide(tmp_path / f"{n}.tif", np.random.default_rng(n), shape=(200, 260 + 40 * n))
-        for n in (0, 1)
-    ]
+    drawn = [draw_discs((200, 260 + 40 * n), np.random.default_rng(n)) for n in (0, 1)]
     path = tmp_path / "two.tif"
     with tifffile.TiffWriter(path) as writer:
         for picture in drawn:
@@ -313,16 +285,14 @@ def test_the_second_image_of_a_file_is_counted_where_it_is_asked_for(tmp_path):
     assert load_result(second.folder).run["settings"]["series"] == 1
 
 
-def test_the_overview_shows_the_tissue_where_it_is(tmp_path, monkeypatch):
-    path = tmp_path / "discs.tif"
-    write_disc_slide(path, np.random.default_rng(7), shape=(700, 900))
+def test_the_overview_shows_the_tissue_where_it_is(slide, tmp_path, monkeypatch):
     left = TissueMask.everything((700, 900), 16.0)
     left.tissue[:, left.tissue.shape[1] // 2 :] = False
     monkeypatch.setattr("cellseg.counting.stages.find_tissue", lambda *_: left)
-    event, _ = counted(request_for(path, prefilter=True, output=tmp_path / "a"))
+    event, _ = counted(request_for(slide[0], prefilter=True, output=tmp_path))
     with Image.open(event.folder / "overview.png") as image:
-        slide = np.asarray(image.crop(parts_of(image)[0]))
-    columns = np.flatnonzero((slide == (0, 150, 90)).all(axis=2).any(axis=0)) / slide.shape[1]
+        shown = np.asarray(image.crop(parts_of(image)[0]))
+    columns = np.flatnonzero((shown == (0, 150, 90)).all(axis=2).any(axis=0)) / shown.shape[1]
     assert columns.max() == pytest.approx(0.5, abs=0.02)
     assert columns.min() < 0.01
 
@@ -415,16 +385,10 @@ def test_without_a_pixel_size_a_shipped_protocol_allows_half_and_twice_the_width
 @pytest.mark.parametrize(
     ("height", "width", "tiles"),
     [
-        (700, 500, 1),
-        (1040, 1040, 1),
-        (1280, 900, 1),
-        (1281, 900, 1),
-        (1281, 1400, 2),
-        (1040, 1388, 1),
-        (2300, 1040, 2),
-        (100_000, 80_000, None),
+        (700, 500, 1), (1040, 1040, 1), (1280, 900, 1), (1281, 900, 1), (1281, 1400, 2),
+        (1040, 1388, 1), (2300, 1040, 2), (100_000, 80_000, None),
     ],
-)
+)  # fmt: skip
 def test_tiles_fit_the_slide_without_slivers(height, width, tiles):
     usual = fit_grid(height, width, tile=1024, halo=128)
     fitted = fit_grid(height, width, tile=1024, halo=128, exact=False)

@@ -16,7 +16,6 @@ from synthetic import PyramidLayout, Scene, draw_stained, write_pyramid
 from cellseg.counting.request import CountRequest
 from cellseg.errors import InputError
 from cellseg.protocol import load_protocol
-from cellseg.result import load_result
 from cellseg.serve import Viewer
 from cellseg.stain.quality import GOOD, OUT_OF_FOCUS
 from cellseg.study.folder import load_study, write_summary
@@ -40,7 +39,7 @@ def request_of(slide, folder, tile_px=256, **settings):
 
 
 def result_of(request):
-    return load_result(counted(request)[0].folder)
+    return counted(request)[0].result
 
 
 @pytest.fixture(scope="module")

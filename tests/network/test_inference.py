@@ -5,20 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from importlib.util import find_spec
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tifffile
 import torch
 from networks import dark_discs, random_network
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, nms, roi_align
 
-from cellseg.counting.plan import make_plan
-from cellseg.counting.request import CountRequest
 from cellseg.errors import SettingsError, WeightsError
 from cellseg.network import detect
 from cellseg.network.architecture import SMALL, Architecture
@@ -33,7 +29,6 @@ from cellseg.network.ranges import input_ranges
 from cellseg.network.timer import Timer
 from cellseg.network.torch_inference import TorchInference, best_precision, fold_norms, make_ready
 from cellseg.network.weights import load_model, save_model
-from cellseg.slide import open_slide
 
 INFO = DetectorInfo(name="random", checksum="", classes=("cell",), object="cell")
 SHAPES = pytest.mark.parametrize(
@@ -395,17 +390,3 @@ os.kill(os.getpid(), signal.SIGINT)
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (0, "handled\n"), ended.stderr
-
-
-def test_a_run_goes_on_with_what_it_was_counted_with(tmp_path):
-    path = tmp_path / "slide.tif"
-    tifffile.imwrite(path, (255 * dark_discs()).astype(np.uint8))
-    infos = [DetectorInfo("m", "c", ("nucleus",), "nucleus", inference=one) for one in "ab"]
-    with open_slide(path, mpp=0.25) as slide:
-        request = CountRequest(image=path, mpp=0.25, protocol="he")
-        plans = [make_plan(slide, request, info) for info in infos]
-        noted = make_plan(slide, request, replace(infos[0], notes=("said once",)))
-    assert plans[0] != plans[1]
-    assert [plan.settings()["inference"] for plan in plans] == ["a", "b"]
-    assert plans[0] == noted
-    assert noted.notes[0] == "said once"

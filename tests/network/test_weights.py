@@ -236,44 +236,31 @@ def test_start_from_a_model(file):
     )
 
 
-@pytest.fixture(scope="module")
-def coco(tmp_path_factory):
-    """A hub folder with a file like torchvision's own, and the network that it came from."""
-    torch.manual_seed(3)
-    model = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None).eval()
-    for name, buffer in model.named_buffers():
-        if name.endswith("running_var"):
-            buffer.uniform_(0.5, 1.5)
-        if name == "backbone.body.bn1.running_var":
-            buffer.uniform_(1e-6, 1e-4)  # where eps matters
-    # The reference has trainable norm; torchvision's trained one has frozen norm with eps 0.
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.eps = 0.0
-    hub = tmp_path_factory.mktemp("hub")
-    (hub / "checkpoints").mkdir()
-    raw = hub / "raw.pth"
-    torch.save(model.state_dict(), raw)
-    prefix = hashlib.sha256(raw.read_bytes()).hexdigest()[:8]
-    name = f"maskrcnn_resnet50_fpn_coco-{prefix}.pth"
-    raw.rename(hub / "checkpoints" / name)
-    return hub, f"https://weights.invalid/models/{name}", model
-
-
-@pytest.fixture
-def hub(coco, monkeypatch):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(coco[0]))
-    monkeypatch.setattr(weights, "COCO_URL", coco[1])
-    return coco
-
-
 def test_coco_file_is_torchvisions():
     assert weights.coco_file().name == "maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth"
     assert weights.coco_file().parent.name == "checkpoints"
 
 
-def test_coco_start_computes_what_torchvision_computes(hub):
-    _, _, theirs = hub
+def test_coco_start_computes_what_torchvision_computes(monkeypatch, tmp_path):
+    """From a file like torchvision's own in the hub's folder."""
+    torch.manual_seed(3)
+    theirs = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None).eval()
+    for name, buffer in theirs.named_buffers():
+        if name.endswith("running_var"):
+            buffer.uniform_(0.5, 1.5)
+        if name == "backbone.body.bn1.running_var":
+            buffer.uniform_(1e-6, 1e-4)  # where eps matters
+    # The reference has trainable norm; torchvision's trained one has frozen norm with eps 0.
+    for module in theirs.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eps = 0.0
+    raw = tmp_path / "raw.pth"
+    torch.save(theirs.state_dict(), raw)
+    prefix = hashlib.sha256(raw.read_bytes()).hexdigest()[:8]
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(weights, "COCO_URL", f"https://weights.invalid/models/x-{prefix}.pth")
+    weights.coco_file().parent.mkdir()
+    raw.rename(weights.coco_file())
     model = build_maskrcnn(3).eval()
     own = {k: v for k, v in model.state_dict().items() if k.startswith(weights.HEAD_KEYS)}
     weights.fill(model, own | read_coco(), "coco")
@@ -287,7 +274,7 @@ def test_coco_start_computes_what_torchvision_computes(hub):
     assert torch.equal(model.state_dict()[key], theirs.state_dict()[key])
 
 
-def test_coco_file_with_a_wrong_checksum(hub, monkeypatch, tmp_path):
+def test_coco_file_with_a_wrong_checksum(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
     path = weights.coco_file()

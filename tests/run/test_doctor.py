@@ -63,20 +63,17 @@ def test_packages(installed, name, state, said, monkeypatch):
     assert "[test]" not in found
 
 
-def test_a_window_that_does_not_open(monkeypatch):
+@pytest.mark.parametrize(
+    ("display", "state", "said"),
+    [(":0", "fault", "opens no window: no display"), ("", "note", "there is no display")],
+)
+def test_a_window_that_does_not_open(monkeypatch, display, state, said):
+    """No display is no illness."""
     pytest.importorskip("qtpy")  # tests/napari passes for a package "napari"
-    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("DISPLAY", display)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setattr(doctor, "OPENS", "raise SystemExit('no display')")
     (check,) = (check for check in doctor.checks(window=True) if check.name == "napari")
-    assert check.state == "fault"
-    assert "opens no window: no display" in check.text
-
-
-def test_no_display_is_no_illness(monkeypatch):
-    pytest.importorskip("qtpy")
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.delenv("DISPLAY", raising=False)
-    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    (check,) = (check for check in doctor.checks(window=True) if check.name == "napari")
-    assert check.state == "note"
-    assert "there is no display" in check.text
+    assert check.state == state
+    assert said in check.text

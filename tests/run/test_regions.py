@@ -1,7 +1,8 @@
-"""Counting in regions: known cells, a detector that finds them all, and regions around some."""
+"""Counting in regions and in the cores of an array, and the hot spot of a result."""
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
 
@@ -11,15 +12,23 @@ import shapely
 from finished import counted, request_for, table_of, told
 from PIL import Image
 from synthetic import write_disc_slide
+from synthetic.arrays import draw_array
+from synthetic.discs import DISC_RGB, GROUND_RGB, draw_discs
+from synthetic.tiff import PyramidLayout, write_pyramid
 
 from cellseg.annotations.region import Region, Regions
 from cellseg.cli._images import Reporter
+from cellseg.derive import Recipe
 from cellseg.derive.corrections import Corrections
 from cellseg.draw.pictures import overlay
-from cellseg.errors import ExistingResultError, SettingsError
+from cellseg.errors import SettingsError
 from cellseg.network.tissue import TissueMask
+from cellseg.protocol import Marker
 from cellseg.result import load_result
-from cellseg.run import Started, save
+from cellseg.run import Started, change, save
+from cellseg.study.folder import load_study, write_summary
+from cellseg.study.page import write_study
+from cellseg.table.hotspot import HotSpot
 from cellseg.table.summary import lines
 
 MPP = 0.5
@@ -125,26 +134,14 @@ def test_what_is_said_and_written(slide, part):
     assert record["settings"]["regions"] == "regions.geojson"
     assert "regions.geojson" in record["files"]
     assert load_result(folder).regions() == REGIONS
+    assert load_result(folder).summary == result.summary
+    with pytest.raises(SettingsError, match=r"1 region \(beside\) lies outside of the slide"):
+        counted(request_for(slide[0], regions=Regions.of([BESIDE])))
     said = result.summary.regions[0].said("nucleus")
     density = result.summary.regions[0].density_per_mm2
     number = result.summary.regions[0].cells
     assert said.startswith(f"in region ring (Tumor): {number} nuclei, {density:,.0f} /mm² in 0.0")
     assert "'=empty" not in (folder / "cells.csv").read_text()
-
-
-def test_counted_again_there_is_nothing_to_do_and_another_region_is_refused(slide, tmp_path):
-    request = request_for(slide[0], output=tmp_path, regions=REGIONS)
-    first, _ = counted(request)
-    again, events = counted(request)
-    assert any("nothing to do" in text for text in told(events))
-    assert again.summary == first.summary
-    with pytest.raises(ExistingResultError):
-        counted(replace(request, regions=None))
-    with pytest.raises(ExistingResultError):
-        counted(replace(request, regions=Regions.of([RING])))
-    with pytest.raises(SettingsError, match=r"1 region \(beside\) lies outside of the slide"):
-        counted(replace(request, regions=Regions.of([BESIDE])))
-    assert (first.folder / "cells.csv").is_file()
 
 
 def test_tissue_of_a_region_is_measured_in_the_region():
@@ -235,3 +232,155 @@ def test_the_screen_speaks_of_regions(part, capsys):
     assert "  in region beside: 0 nuclei\n" in said
     assert "skipped" not in said
     assert len(lines([nested] * 10_000, "nucleus")) == 21
+
+
+LARGE = (Marker(measure="area_um2", threshold=45.0, name="large"),)
+ASKED = HotSpot(mm2=0.01)
+
+
+@pytest.fixture(scope="module")
+def grouped(tmp_path_factory):
+    """Small discs, and two groups of large ones."""
+    path = tmp_path_factory.mktemp("hot") / "discs.tif"
+    rng = np.random.default_rng(4)
+    image = draw_discs((720, 920), rng, radius_px=(5, 6)).image.copy()
+    large = draw_discs((720, 920), rng, radius_px=(10, 12)).image
+    for rows, columns in ((slice(200, 440), slice(480, 720)), (slice(600, 640), slice(40, 240))):
+        image[rows, columns] = large[rows, columns]
+    write_pyramid(path, image, layout=PyramidLayout(mpp=0.5, tile_px=128))
+    return path
+
+
+def result_of(grouped, home, **settings):
+    result, events = counted(request_for(grouped, output=home, **settings))
+    return told(events), result
+
+
+def test_the_hot_spot_is_derived_and_told_everywhere(grouped, tmp_path):
+    _, result = result_of(grouped, tmp_path)
+    plain = np.asarray(Image.open(result.folder / "overview.png"))
+    said = []
+    found = change(result.folder, markers=LARGE, hotspot=ASKED, on_notice=said.append)
+    record = found.section("hotspot")
+    assert (record["y_px"], record["x_px"]) == pytest.approx((320, 600), abs=40)
+    assert record["hot"] == record["cells"]
+    assert record["slide_share"] < 0.2 < record["shuffled_share"][0] < record["shuffled_share"][1]
+    assert any("its share is too high" in text and "shuffled" in text for text in said)
+    (region,) = found.summary.regions
+    assert (region.name, region.cells) == ("hot spot", record["cells"])
+    assert region.area_mm2 == pytest.approx(0.01, rel=0.01)
+    assert region.said("nucleus").startswith(f"in hot spot: {region.cells} nuclei")
+    (marker,) = found.summary.labelling
+    assert marker["regions"]["hot spot"]["index"] == 1.0
+    assert marker["regions"]["hot spot"]["index_interval"] == record["index_interval"]
+    assert "of the slide" not in str(found.summary)
+    later = change(result.folder, expand=3.0)
+    assert later.section("hotspot") == record
+    assert Recipe.of(later).hotspot == ASKED
+    marked = np.asarray(Image.open(result.folder / "overview.png"))
+    assert plain.shape != marked.shape or (plain != marked).any()
+    study = load_study(tmp_path)
+    write_summary(study)
+    whole, row = csv.DictReader((tmp_path / "summary.csv").read_text().splitlines())
+    assert (whole["region"], row["region"]) == ("", "hot spot")
+    assert float(row["positive_percent_large"]) == 100
+    write_study(study)
+    assert "with the classes shuffled" in (tmp_path / "report.html").read_text()
+    assert "hot spot" not in (result.folder / "cells.csv").read_text()
+    gone = change(result.folder, hotspot=None)
+    assert gone.section("hotspot") == {}
+    assert gone.summary.regions == ()
+
+
+def test_a_finished_count_gets_the_hot_spot_that_is_asked_for(grouped, tmp_path):
+    result_of(grouped, tmp_path)
+    said, result = result_of(grouped, tmp_path, recipe=Recipe(hotspot=HotSpot(cells=60)))
+    assert any("nothing to do" in text for text in said)
+    assert [one.cells for one in result.summary.regions] == [60]
+    record = json.loads((result.folder / "run.json").read_text())["hotspot"]
+    assert record["shuffled_share"] is None  # cells of one kind: nothing can be shuffled
+
+
+def test_a_hot_spot_larger_than_the_tissue_is_one_line(grouped, tmp_path):
+    said, result = result_of(grouped, tmp_path, recipe=Recipe(hotspot=HotSpot(mm2=5)))
+    assert [text for text in said if "5 mm² are more than the tissue" in text]
+    assert result.summary.regions == ()
+    with pytest.raises(SettingsError, match=r"9 mm² are more than the tissue, which is 0\.166 mm²"):
+        change(result.folder, hotspot=HotSpot(mm2=9))
+    with pytest.raises(SettingsError, match="there are no cells of class 'tumour', but of nucleus"):
+        change(result.folder, hotspot=HotSpot(cells=50, of="tumour"))
+    assert load_result(result.folder).changed() is None
+    change(result.folder, spatial=True)  # what cannot be is no fault of another decision
+
+
+def test_a_slide_without_positive_cells_has_its_densest_place(grouped, tmp_path):
+    none = (Marker(measure="area_um2", threshold=1e5, name="large"),)
+    _, result = result_of(grouped, tmp_path)
+    told = []
+    found = change(result.folder, markers=none, hotspot=ASKED, on_notice=told.append)
+    assert any(text.endswith("the densest place; no cell is positive") for text in told)
+    record = found.section("hotspot")
+    assert record["hot"] == 0 < record["cells"]
+    assert record["shuffled_share"] is record["index_interval"] is None
+
+
+@pytest.fixture(scope="module")
+def array(tmp_path_factory):
+    home = tmp_path_factory.mktemp("array")
+    rng = np.random.default_rng(3)
+    drawn = draw_array(
+        rng, rows=3, columns=4, diameter=260, gap=0.5, degrees=5, jitter=0.02, torn=0, specks=0,
+        holes=0,
+    )  # fmt: skip
+    discs = draw_discs(drawn.mask.shape, rng)
+    image = np.full((*drawn.mask.shape, 3), 245, np.uint8)
+    image[drawn.mask] = GROUND_RGB
+    image[drawn.mask & (discs.labels > 0)] = DISC_RGB
+    write_pyramid(home / "array.tif", image, layout=PyramidLayout(mpp=0.5, tile_px=256))
+    request = request_for(home / "array.tif", tma=True, prefilter=True)
+    return drawn, counted(request)[1]
+
+
+def test_each_core_holds_its_own_cells(array):
+    drawn, events = array
+    result = events[-1]
+    assert [region.name for region in result.summary.regions] == list(drawn.centres)
+    table = table_of(result)
+    at = drawn.pieces[tuple(table[f"centroid_{axis}_px"].astype(int) for axis in "yx")]
+    names = np.array(["", *drawn.centres])
+    assert table["region"].tolist() == names[at].tolist()
+    assert min(region.cells for region in result.summary.regions) > 10
+    run_json = json.loads((result.folder / "run.json").read_text())
+    assert {name: run_json["array"][name] for name in ("rows", "columns", "torn")} == {
+        "rows": 3, "columns": 4, "torn": [],
+    }  # fmt: skip
+    missing = run_json["array"]["missing"]
+    assert len(missing) == 12 - len(drawn.centres) > 0
+    assert any(f"missing: {', '.join(missing)}" in text for text in told(events))
+
+
+def test_each_core_has_a_row_and_a_field_of_the_map(array):
+    drawn, events = array
+    home = events[-1].folder.parent
+    study = load_study(home)
+    write_summary(study)
+    rows = list(csv.DictReader((home / "summary.csv").read_text().splitlines()))
+    assert [row["region"] for row in rows] == ["", *drawn.centres]
+    write_study(study)
+    page = (home / "report.html").read_text()
+    shown = page[page.index('<table class="cores">') :]
+    assert shown.count("<td style=") == len(drawn.centres)
+    assert shown.count("<td>") == 12 - len(drawn.centres)
+
+
+def test_what_is_no_array_is_counted_whole(tmp_path):
+    truth = write_disc_slide(tmp_path / "discs.tif", np.random.default_rng(1), shape=(600, 700))
+    request = request_for(tmp_path / "discs.tif", tma=True, prefilter=True)
+    result, events = counted(request)
+    assert result.summary.cells == truth.count
+    assert result.summary.regions == ()
+    assert any("the whole slide is counted" in str(one) for one in events)
+    assert any("the whole slide is counted" in text for text in result.warnings)
+    both = replace(request, regions=Regions((Region.box(0, 0, 90, 90),)))
+    with pytest.raises(SettingsError, match="cores of an array are regions already"):
+        counted(both)

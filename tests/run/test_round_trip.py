@@ -12,11 +12,19 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-import finished
 import numpy as np
 import pandas as pd
 import pytest
 import shapely
+from finished import (
+    IHC,
+    brown_discs,
+    classify_result,
+    counted,
+    counted_folder,
+    expand_result,
+    spatial_result,
+)
 from synthetic import PyramidLayout, draw_discs, write_pyramid
 from synthetic.threshold import ThresholdDetector
 
@@ -24,7 +32,9 @@ from cellseg.annotations.region import Region, Regions
 from cellseg.counting.request import CountRequest
 from cellseg.derive import Recipe
 from cellseg.derive.corrections import Corrections
-from cellseg.instances import Instances
+from cellseg.errors import SettingsError
+from cellseg.export import export
+from cellseg.network.detector import Detections
 from cellseg.protocol import Marker, load_protocol
 from cellseg.result import load_result
 from cellseg.run import change, save
@@ -49,19 +59,12 @@ class TypedDetector(ThresholdDetector):
         self.info = replace(self.info, name="typed", checksum="typed", classes=TYPES)
 
     def detect(self, tiles, *, fill):
-        return [
-            replace(one, instances=_typed(one.instances))
-            for one in super().detect(tiles, fill=fill)
-        ]
-
-
-def _typed(found):
-    kinds = [int(np.count_nonzero(mask)) % 2 for mask in found.masks]
-    return Instances.build(found.boxes, found.scores, kinds, found.masks)
+        found = [one.instances for one in super().detect(tiles, fill=fill)]
+        return [Detections(replace(one, classes=one.areas % 2)) for one in found]
 
 
 @pytest.fixture(scope="module")
-def slide(tmp_path_factory):
+def typed(tmp_path_factory):
     """Discs; around every fifth a brown haze, in which its cytoplasm lies."""
     path = tmp_path_factory.mktemp("typed") / "typed.tif"
     drawn = draw_discs((500, 700), np.random.default_rng(7))
@@ -83,13 +86,13 @@ def request_for(slide, home, **changes):
     return replace(base, **changes)
 
 
-def counted(request):
-    return load_result(finished.counted(request, TypedDetector())[0].folder)
+def result_of(request):
+    return load_result(counted(request, TypedDetector())[0].folder)
 
 
 @pytest.fixture(scope="module")
-def truth(slide, tmp_path_factory):
-    return counted(request_for(slide, tmp_path_factory.mktemp("truth")))
+def truth(typed, tmp_path_factory):
+    return result_of(request_for(typed, tmp_path_factory.mktemp("truth")))
 
 
 def same(one, other):
@@ -97,11 +100,11 @@ def same(one, other):
         assert (one.path / name).read_bytes() == (other.path / name).read_bytes()
     for of in ("nuclei", "cells"):
         np.testing.assert_array_equal(one.labels(of)[0][...], other.labels(of)[0][...])
-    left_out = ("blocks",)
-    for first, second in zip(*(r.run["summary"]["labelling"] for r in (one, other)), strict=True):
-        assert {k: v for k, v in first.items() if k not in left_out} == {
-            k: v for k, v in second.items() if k not in left_out
-        }
+    first, second = (
+        [marker | {"blocks": None} for marker in result.run["summary"]["labelling"]]
+        for result in (one, other)
+    )
+    assert first == second
 
 
 def test_scores_by_type_and_by_region_are_those_of_the_table(truth):
@@ -141,16 +144,15 @@ def written_in(action):
             written.append(Path(args[0]).name.removeprefix(".").removesuffix(".partial"))
 
     sys.addaudithook(watch)  # for good
-    try:
-        return action(), Counter(written)
-    finally:
-        is_on[0] = False
+    given = action()
+    is_on[0] = False
+    return given, Counter(written)
 
 
-def test_a_command_writes_each_file_once(slide, tmp_path):
+def test_a_command_writes_each_file_once(typed, tmp_path):
     files = ("cells.csv", "derived.parquet", "recipe.json", "run.json",
              "outlines.png", "overview.png", "histogram.png", "cells.geojson")  # fmt: skip
-    result, written = written_in(lambda: counted(request_for(slide, tmp_path)))
+    result, written = written_in(lambda: result_of(request_for(typed, tmp_path)))
     once = dict.fromkeys(files, 1)
     assert {name: written[name] for name in once} == once
     assert written["measured.parquet"] == 1
@@ -179,12 +181,12 @@ def test_exports_tell_the_same(truth):
 
 
 @pytest.mark.parametrize("tile", [64, 320])
-def test_another_tile_size(slide, truth, tmp_path, tile):
-    same(counted(request_for(slide, tmp_path, tile_px=tile)), truth)
+def test_another_tile_size(typed, truth, tmp_path, tile):
+    same(result_of(request_for(typed, tmp_path, tile_px=tile)), truth)
 
 
-def test_corrections(slide, truth, tmp_path):
-    result = change(counted(request_for(slide, tmp_path)).path, within=40)
+def test_corrections(typed, truth, tmp_path):
+    result = change(result_of(request_for(typed, tmp_path)).path, within=40)
     table = result.table.load()
     corrections = Corrections(result)
     corrections.delete([3])
@@ -204,3 +206,100 @@ def test_corrections(slide, truth, tmp_path):
     assert saved.run["spatial"]["within"] == 40
     assert saved.run["expansion"]["by"] == 3
     assert saved.labels("cells")[0][...].max() == len(after)
+
+
+# Where cells lie.
+
+COLUMNS = ["nearest_neighbour_um", "neighbours_30um", "density_per_mm2", "border_distance_um"]
+DAB = Marker(measure="dab_od_mean", threshold=0.1)
+
+
+@pytest.fixture
+def folder(folder, no_pictures):
+    """From here on no picture is drawn."""
+    return folder
+
+
+def test_columns_stand_last_and_all_else_stays(folder):
+    export(folder, "cells.geojson")
+    before = load_result(folder)
+    names, lines = list(before.table.load()), before.file("cells.csv").read_text().splitlines()
+    done = spatial_result(folder)
+    result, table = done.result, done.result.table.load()
+    assert list(table) == [*names, *COLUMNS]
+    new = result.file("cells.csv").read_text().splitlines()
+    assert all(line.startswith(f"{old},") for line, old in zip(new, lines, strict=True))
+    assert result.changed() is None
+    assert "neighbours_30um" in (folder / "cells.geojson").read_text()
+    assert result.run["spatial"]["border"] == "image"
+    assert result.run["spatial"]["medians"]["nearest_neighbour_um"] > 5
+    again = spatial_result(folder, within=60).result
+    assert list(again.table.load())[-3] == "neighbours_60um"
+    assert len(again.run["columns"]) == len(result.run["columns"])
+
+
+def test_with_classes_and_cells_around_in_any_order(folder):
+    spatial_result(folder)
+    done = classify_result(folder, [DAB])
+    table = done.result.table.load()
+    assert done.notes == ()
+    positive = table["class"] == "positive"
+    places = table[["centroid_y_um", "centroid_x_um"]].to_numpy()
+    apart = np.hypot(*(places[:, None] - places[None]).transpose(2, 0, 1))
+    np.fill_diagonal(apart, np.inf)
+    for name, others in (("neighbour", apart), ("positive", apart[:, positive])):
+        np.testing.assert_allclose(table[f"nearest_{name}_um"], others.min(axis=1), atol=2e-4)
+    expanded = expand_result(folder, 3).result.table.load()
+    pd.testing.assert_frame_equal(expanded[list(table)], table)
+    assert list(expanded)[-1] == "nearest_positive_um"
+    again = spatial_result(folder).result
+    pd.testing.assert_frame_equal(again.table.load(), expanded)
+    by_neighbours = Marker(measure="neighbours_30um", threshold=2)
+    crowded = classify_result(folder, [by_neighbours]).result.table.load()
+    assert (crowded["class"] == "positive").equals(crowded["neighbours_30um"] >= 2)
+    with pytest.raises(SettingsError, match=r"neighbours_30um.*is no measurement"):
+        spatial_result(folder, within=50)
+    with pytest.raises(SettingsError, match="follows from the classes"):
+        classify_result(folder, [Marker(measure="nearest_positive_um", threshold=9)])
+
+
+def test_with_a_count_and_again(slide, tmp_path):
+    protocol = IHC.changed(classify=(DAB,))
+    there = counted_folder(slide, protocol, expand=3.0, output=tmp_path)
+    assert "spatial" not in load_result(there).run
+    assert counted_folder(slide, protocol, expand=3.0, spatial=True, output=tmp_path) == there
+    assert "nearest_negative_um" in load_result(there).table
+
+
+def test_regions_have_the_border(slide, tmp_path):
+    regions = Regions.of([Region.box(50, 50, 450, 350), Region.box(100, 360, 300, 650)])
+    there = counted_folder(slide, IHC, regions=regions, output=tmp_path)
+    result = spatial_result(there).result
+    table = result.table.load()
+    assert result.run["spatial"]["border"] == "regions"
+    y, x = table["centroid_y_px"], table["centroid_x_px"]
+    first = table["region"] == "region 1"
+    edge = np.minimum.reduce([y - 50, 450 - y, x - 50, 350 - x])[first] * 0.5
+    np.testing.assert_allclose(table.loc[first, "border_distance_um"], edge, atol=1e-3)
+
+
+def test_without_a_pixel_size(cellseg, tmp_path):
+    path = brown_discs(tmp_path / "plain.tif", (500, 700), mpp=None)
+    there = counted_folder(path, IHC, diameter_px=18.0)
+    done = spatial_result(there)
+    assert list(done.result.table.load())[-2:] == ["nearest_neighbour_px", "border_distance_px"]
+    assert "without a pixel size neighbours and density are left out" in done.notes[0]
+    # The command has no --mpp, which a count has: it is not named here.
+    _, out, err = cellseg("spatial", there)
+    assert "density are left out (--within)\n" in out + err
+    done = spatial_result(there, within=60)
+    assert list(done.result.table.load())[-2:] == ["neighbours_60px", "border_distance_px"]
+    export(there, "cells.parquet")
+
+
+def test_distances_that_are_none(folder):
+    before = (folder / "cells.csv").read_bytes()
+    for within in (0, -3, 501):
+        with pytest.raises(SettingsError, match="1 to 500 µm"):
+            spatial_result(folder, within=within)
+    assert (folder / "cells.csv").read_bytes() == before

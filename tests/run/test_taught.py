@@ -55,6 +55,7 @@ def test_all_cells_have_the_class_of_those_that_are_like_them(folder, clicks, br
     assert table.drop(columns="class").equals(before.drop(columns="class"))
     assert result.changed() is None
     assert result.run["class_names"] == ["brown", "blue"]
+    assert Recipe.of(result).taught == taught
     assert result.run["taught"]["scores"]["brown"] == [6, 1.0, 1.0]
     counts = result.run["summary"]["corrected_per_class"]
     for name, number in (("brown", brown.sum()), ("blue", (~brown).sum())):
@@ -147,15 +148,9 @@ def test_a_table_of_places_teaches_a_folder_of_results(tmp_path, counted_once, c
     assert len(more.clicks) == len(known.clicks) + 2  # a cell that was clicked counts once
 
 
-def test_a_file_gives_the_classes_that_were_written(folder, tmp_path, clicks):
-    taught = cellseg.teach_classes(folder, clicks, output=tmp_path / "classes.json")
-    assert read_classes(tmp_path / "classes.json") == taught
-    assert Recipe.of(change(folder, taught=taught)).taught == taught
-
-
 def test_names_of_a_file_show_their_control_characters(folder, tmp_path, clicks):
     path = tmp_path / "classes.json"
-    write_classes(cellseg.teach_classes(folder, clicks), path)
+    assert cellseg.teach_classes(folder, clicks, output=path) == read_classes(path)
     path.write_text(path.read_text().replace('"brown"', '"a\\n=1"'))
     names = read_classes(path).names
     assert names[1] == "blue"
@@ -223,15 +218,10 @@ def test_files_that_do_not_fit_are_refused_or_told(folder, tmp_path, clicks):
         refused(InputError, "is damaged", lambda: read_classes(tmp_path / "bad.json"))
     (tmp_path / "bad.json").write_text("{")
     refused(InputError, "is no JSON", lambda: read_classes(tmp_path / "bad.json"))
-    wide = 3 * (1 + len(taught.measurements)) + 3
-    other = TaughtClasses.of(
-        **taught.model_dump()
-        | {
-            "measurements": (*taught.measurements, "cell_dab_od_mean"),
-            "clicks": [c.model_copy(update={"looks": (0.0,) * wide}) for c in taught.clicks],
-        }
-    )
-    write_classes(other, tmp_path / "other.json")
+    looks = (0.0,) * (3 * (1 + len(taught.measurements)) + 3)
+    clicked = [one.model_copy(update={"looks": looks}) for one in taught.clicks]
+    more = {"measurements": (*taught.measurements, "cell_dab_od_mean"), "clicks": clicked}
+    write_classes(TaughtClasses.of(**taught.model_dump() | more), tmp_path / "other.json")
     before = (folder / "run.json").read_bytes()
     code, said = command(folder, "--taught", tmp_path / "other.json")
     assert code == 2
@@ -250,10 +240,7 @@ def test_results_of_no_and_of_few_cells(folder, tmp_path, clicks):
         drawn = draw_discs((height, 60), np.random.default_rng(1), spacing_px=40)
         write_pyramid(path, drawn.image, layout=PyramidLayout(mpp=0.5, tile_px=128))
         result = change(counted_folder(path, IHC), taught=taught)
-        assert result.run["summary"]["cells_per_class"] == {
-            "brown": 0,
-            "blue": int(drawn.labels.max()),
-        }
+        assert result.summary.cells_per_class == {"brown": 0, "blue": drawn.count}
 
 
 def test_intervals_hold_the_truth_where_plain_counts_miss_it(clicks):

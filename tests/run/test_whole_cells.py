@@ -10,15 +10,15 @@ import tifffile
 import torch
 from finished import counted
 from microscopes import spoil
+from synthetic.threshold import ThresholdDetector
 
 from cellseg.counting.plan import choose_assay, make_plan
 from cellseg.counting.request import CountRequest
 from cellseg.counting.scale import told_diameter
 from cellseg.errors import SettingsError
-from cellseg.instances import Instances
 from cellseg.network.architecture import SMALL
 from cellseg.network.detect import load_detector
-from cellseg.network.detector import Detections, Detector, DetectorInfo
+from cellseg.network.detector import Detections, DetectorInfo
 from cellseg.network.maskrcnn import build_maskrcnn
 from cellseg.network.modelfile import ModelCard
 from cellseg.network.weights import save_model
@@ -42,47 +42,35 @@ def smear(folder, radius=30, every=3, side=SIDE):
     return path
 
 
-class Discs(Detector):
-    """Finds what is dark; sure of discs that have the size that it knows, less of others.
-
-    Every second one is a white cell, every third a platelet.
-    """
+class Discs(ThresholdDetector):
+    """Sure of discs that have the size that it knows, less of others."""
 
     info = DetectorInfo(
         "discs", "0" * 12, ("red blood cell", "white blood cell", "platelet"), "cell"
     )
-    threads = 1
+
+    def __init__(self):
+        self.level, self.min_area_px = 0.2, 1
 
     def detect(self, tiles, *, fill):
-        from scipy import ndimage
+        found = [one.instances for one in super().detect(tiles, fill=fill)]
+        return [Detections(self.judged(one)) for one in found]
 
-        found = []
-        for tile in tiles:
-            labels, _ = ndimage.label(tile[..., 1] < 0.75)
-            boxes, masks, scores = [], [], []
-            for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
-                mask = labels[rows, columns] == number
-                diameter = 2 * np.sqrt(mask.sum() / np.pi)
-                boxes.append((rows.start, columns.start, rows.stop, columns.stop))
-                masks.append(mask)
-                scores.append(float(np.exp(-abs(np.log(diameter / BLOOD.usual_px)))))
-            kinds = [self.kind(number) for number in range(len(masks))]
-            found.append(Detections(Instances.build(boxes, scores, kinds, masks)))
-        return found
-
-    def kind(self, number):
-        return 0
+    def judged(self, found):
+        diameters = 2 * np.sqrt(found.areas / np.pi)
+        return replace(found, scores=np.exp(-np.abs(np.log(diameters / BLOOD.usual_px))))
 
 
 class Mixed(Discs):
-    def kind(self, number):
-        return number % 3
+    """Every second one is a white cell, every third a platelet."""
+
+    def judged(self, found):
+        return replace(super().judged(found), classes=np.arange(len(found)) % 3)
 
 
 def summary_of(path, detector, tmp_path, **settings):
     request = CountRequest(image=path, output=tmp_path / "out", overwrite=True, **settings)
-    result, events = counted(request, detector)
-    return result.summary, [str(event) for event in events[:-1]]
+    return counted(request, detector)[0].summary
 
 
 @pytest.mark.parametrize("radius", [18, 30, 60])
@@ -104,10 +92,10 @@ class Nuclei(Discs):
 
     def detect(self, tiles, *, fill):
         tiles = [tile if tile.mean() > 0.5 else 1 - tile for tile in tiles]  # bright on dark
-        return [
-            replace(each, instances=replace(each.instances, scores=each.instances.scores * 0 + 1))
-            for each in super().detect(tiles, fill=fill)
-        ]
+        return super().detect(tiles, fill=1.0)
+
+    def judged(self, found):
+        return replace(found, scores=np.ones(len(found), np.float32))
 
 
 @pytest.mark.parametrize(
@@ -166,29 +154,27 @@ def test_nothing_is_told_of_an_empty_field_and_what_the_user_says_stands(tmp_pat
 
 def test_gates_and_scores_go_by_class(tmp_path):
     path = smear(tmp_path)
-    every, _ = summary_of(path, Mixed(), tmp_path, protocol=BLOOD.changed(classes={}))
+    every = summary_of(path, Mixed(), tmp_path, protocol=BLOOD.changed(classes={}))
     assert [*every.cells_per_class] == [*Discs.info.classes]
     # A disc of a red cell's size is too large for a platelet, and red cells must be surer.
     kinds = every.cells_per_class
     assert all(kinds.values())
-    gated, _ = summary_of(path, Mixed(), tmp_path, protocol="blood_smear")
+    gated = summary_of(path, Mixed(), tmp_path, protocol="blood_smear")
     assert gated.cells_per_class == {**kinds, "platelet": 0}
     rules = {"red blood cell": {"score": 1.0}, "white blood cell": {}}
-    strict, _ = summary_of(path, Mixed(), tmp_path, protocol=BLOOD.changed(classes=rules))
+    strict = summary_of(path, Mixed(), tmp_path, protocol=BLOOD.changed(classes=rules))
     assert strict.cells_per_class["red blood cell"] == 0
     assert strict.cells_per_class["white blood cell"] == kinds["white blood cell"]
-    mine, _ = summary_of(path, Mixed(), tmp_path, protocol="blood_smear", min_area=1, max_area=1e6)
+    mine = summary_of(path, Mixed(), tmp_path, protocol="blood_smear", min_area=1, max_area=1e6)
     assert mine.cells_per_class == kinds
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A tiny network of four classes with random weights."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = build_maskrcnn(
-            len(CLASSES), architecture=replace(SMALL, pyramid=16, mask=8, box=16)
-        )
+    torch.manual_seed(0)
+    shape = replace(SMALL, pyramid=16, mask=8, box=16)
+    network = build_maskrcnn(len(CLASSES), architecture=shape)
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
     card = ModelCard(name="tiny", object="cell", classes=CLASSES, diameter_px=40)
     state = network.state_dict()
@@ -239,7 +225,6 @@ def test_a_model_of_other_classes_counts_all_of_its_own(tmp_path):
     class Yeast(Discs):
         info = DetectorInfo("yeast", "1" * 12, ("yeast",), "cell", diameter_px=40.0, mpp=0.5)
 
-    summary, _ = summary_of(
-        smear(tmp_path), Yeast(), tmp_path, protocol="phase_contrast", model="y"
-    )
+    path = smear(tmp_path)
+    summary = summary_of(path, Yeast(), tmp_path, protocol="phase_contrast", model="y")
     assert summary.cells_per_class["yeast"] == summary.cells > 0

@@ -55,6 +55,15 @@ def draw_discs(shape, rng, *, rgb=True, spacing_px=40, radius_px=(6.0, 12.0)):
     return Drawn(image.astype(np.uint8), labels)
 
 
+def discs_at(shape, centres, radius):
+    """Discs of one radius around some places (y, x), bool."""
+    y, x = np.indices(shape)
+    drawn = np.zeros(shape, bool)
+    for row, column in centres:
+        drawn |= np.hypot(y - row, x - column) <= radius
+    return drawn
+
+
 def write_disc_slide(path, rng, *, shape=(512, 640), rgb=True, layout=None):
     """Draw discs and write them as a tiled pyramid of 0.5 µm/px, without loss."""
     drawn = draw_discs(shape, rng, rgb=rgb)
