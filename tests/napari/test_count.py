@@ -1,12 +1,8 @@
 """Counting from napari, without a window: the request, the preview and the result."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,56 +13,49 @@ from cellseg_napari._count import Preview, count, how_to_keep, request_of, scrat
 from cellseg_napari._opened import camera_of, results_in
 from cellseg_napari._reader import read_result
 from finished import table_of
-from napari.components import ViewerModel
 from napari.layers import Image, Layer, Shapes
 from synthetic.threshold import ThresholdDetector
 from window import PROTOCOL
 
 from cellseg.annotations.region import Region, Regions
 from cellseg.errors import SettingsError
-from cellseg.events import Event
 from cellseg.result import load_result
-from cellseg.run import CountResult, Started, TileDone
+from cellseg.run import Started, TileDone
 from cellseg.slide import open_slide
 from cellseg.train.windows import teach_windows
 
-Form = dict[str, Any]
 
-
-def image_of(viewer: ViewerModel, path: Path) -> Image:
+def image_of(viewer, path):
     for data in read_slide(path):
         viewer.add_layer(Layer.create(*data))
-    layer = viewer.layers[-1]
-    assert isinstance(layer, Image)
-    return layer
+    return viewer.layers[-1]
 
 
-def plain(home: Path) -> tuple[Path, np.ndarray]:
-    """A slide without pixel size and its pixels: one dark square."""
+@pytest.fixture
+def layer(viewer, discs):
+    """The slide of discs, open."""
+    return image_of(viewer, discs)
+
+
+@pytest.fixture
+def pixels():
+    """One dark square."""
     pixels = np.full((256, 300, 3), 240, np.uint8)
     pixels[40:60, 50:70] = 80
-    tifffile.imwrite(home / "plain.tif", pixels, photometric="rgb")
-    return home / "plain.tif", pixels
+    return pixels
 
 
-def regions_of(form: Form) -> list[Region]:
-    regions = request_of(**form).regions
-    assert regions is not None
-    return list(regions)
-
-
-def result_of(form: Form, **changes: object) -> CountResult:
-    *_, result = counting(form, **changes)
-    assert isinstance(result, CountResult)
-    return result
-
-
-def counting(form: Form, **changes: object) -> Iterator[Event]:
+def counting(form, **changes):
     request = replace(request_of(**form), protocol=PROTOCOL, prefilter=False, **changes)
     return count(request, ThresholdDetector())
 
 
-def shown(preview: Preview, form: Form, **changes: object) -> list[Event]:
+def result_of(form, **changes):
+    *_, result = counting(form, **changes)
+    return result
+
+
+def shown(preview, form, **changes):
     """The events of a count that was shown."""
     events = []
     for event in counting(form, **changes):
@@ -75,14 +64,18 @@ def shown(preview: Preview, form: Form, **changes: object) -> list[Event]:
     return events
 
 
-def test_masks_appear_tile_by_tile_and_the_result_takes_their_place(viewer, discs):
-    layer = image_of(viewer, discs)
+def layer_named(found, name):
+    """A layer of what the reader made of a result."""
+    (data,) = [data for data in found if data[1]["name"] == name]
+    return Layer.create(*data)
+
+
+def test_masks_appear_tile_by_tile_and_the_result_takes_their_place(viewer, layer, discs):
     preview = Preview(viewer)
     seen = []
-    for event in counting(Form(layer=layer)):
+    for event in counting({"layer": layer}):
         preview.show(event)
         if isinstance(event, TileDone):
-            assert preview.layer is not None
             labels = np.asarray(preview.layer.data[0])
             seen.append(len(np.unique(labels)) - 1)
             assert event.cells <= seen[-1], "settled cells were seen before"
@@ -98,53 +91,32 @@ def test_masks_appear_tile_by_tile_and_the_result_takes_their_place(viewer, disc
     assert seen[-1] == pytest.approx(len(opened.rows), rel=0.02)
 
 
-def test_stopped_it_goes_on_from_the_journal(viewer, discs):
-    layer = image_of(viewer, discs)
-    run, preview = counting(Form(layer=layer)), Preview(viewer)
-    for event in run:
-        preview.show(event)
-        if isinstance(event, TileDone) and event.done == 20:
-            break
-    run.close()
-    preview.end()
-    assert [one.name for one in viewer.layers] == ["discs"]
-    events = list(counting(Form(layer=layer)))
-    assert "going on" in str(events)
-    fresh = [event for event in events if isinstance(event, TileDone)]
-    assert len(fresh) == 48
-    assert isinstance(events[-1], CountResult)
-
-
-def test_only_drawn_shapes_are_counted(viewer, discs):
-    layer = image_of(viewer, discs)
+def test_only_drawn_shapes_are_counted(layer):
     shapes = Shapes(scale=(2.0, 2.0))
     # World: 40 … 140 µm down, 50 … 200 µm across.
     shapes.add(np.array([[20, 25], [70, 100]]), shape_type="rectangle")
     shapes.add(np.array([[0, 0], [5, 5]]), shape_type="line")
-    form = Form(layer=layer, where="drawn shapes", shapes=shapes)
-    result = result_of(form)
+    result = result_of({"layer": layer, "where": "drawn shapes", "shapes": shapes})
     assert result.folder.name == "discs.cellseg"
     table = table_of(result)
     assert set(table["region"]) == {"region 1"}
     assert len(table) > 10
     assert table["centroid_y_um"].between(39, 141).all()
     assert table["centroid_x_um"].between(49, 201).all()
-    every = table_of(result_of(Form(layer=layer, overwrite=True)))
+    every = table_of(result_of({"layer": layer, "overwrite": True}))
     y, x = every["centroid_y_um"], every["centroid_x_um"]
     assert len(table) >= (y.between(40.5, 139.5) & x.between(50.5, 199.5)).sum()
 
 
-def test_an_ellipse_is_a_polygon_inside_its_box(viewer, discs):
-    layer = image_of(viewer, discs)
-    shapes = Shapes()
-    shapes.add(np.array([[50, 60], [30, 20]]), shape_type="ellipse")
-    (region,) = regions_of(Form(layer=layer, where="drawn shapes", shapes=shapes))
+def test_an_ellipse_is_a_polygon_inside_its_box(layer):
+    shapes = Shapes([np.array([[50, 60], [30, 20]])], shape_type="ellipse")
+    (region,) = request_of(layer=layer, where="drawn shapes", shapes=shapes).regions
     # Half axes of 30 and 20 µm, 0.5 µm/px.
     assert region.area_px == pytest.approx(np.pi * 60 * 40, rel=0.01)
     assert region.shape.bounds == pytest.approx((80, 40, 160, 160), abs=1)
 
 
-def test_drawn_regions_have_names(viewer, discs):
+def test_drawn_regions_have_names(layer):
     """Of a column of the features, else of the layer, if a person named it."""
     corners = [np.array([[n, n], [n + 10, n + 20]]) for n in (10, 40, 70)]
     shapes = Shapes(
@@ -153,57 +125,50 @@ def test_drawn_regions_have_names(viewer, discs):
         shape_type="rectangle",
         features={"name": ["front", " ", np.nan], "class": ["Tumor", "", np.nan]},
     )
-    form = Form(layer=image_of(viewer, discs), where="drawn shapes", shapes=shapes)
-    assert [(region.name, region.kind) for region in regions_of(form)] == [
-        ("front", "Tumor"),
-        ("region 1", ""),
-        ("region 2", ""),
-    ]
+    form = {"layer": layer, "where": "drawn shapes", "shapes": shapes}
+    found = [(region.name, region.kind) for region in request_of(**form).regions]
+    assert found == [("front", "Tumor"), ("region 1", ""), ("region 2", "")]
     shapes.name = "stroma"
-    assert [region.name for region in regions_of(form)] == ["front", "stroma", "stroma (2)"]
+    names = [region.name for region in request_of(**form).regions]
+    assert names == ["front", "stroma", "stroma (2)"]
 
 
-def test_the_regions_of_a_result_are_shown_with_their_names(viewer, discs):
+def test_the_regions_of_a_result_are_shown_with_their_names(layer):
     holed = shapely.box(40, 20, 240, 120) - shapely.box(100, 50, 140, 80)
     regions = Regions.of(
         [Region(shapely.MultiPolygon([holed]), "front", "Tumor"), Region.box(200, 300, 400, 500)]
     )
-    done = result_of(Form(layer=image_of(viewer, discs)), regions=regions)
-    layers = [Layer.create(*data) for data in read_result(done.folder)]
-    (layer,) = [layer for layer in layers if layer.name == "discs regions"]
-    assert isinstance(layer, Shapes)
-    assert layer.features["name"].tolist() == ["front", "front", "region 1"]
-    assert layer.features["class"].tolist() == ["Tumor", "Tumor", ""]
-    assert layer.text.values.tolist() == ["front", "", "region 1"]
-    world = [layer.data_to_world(point) for point in layer.data[0]]
+    done = result_of({"layer": layer}, regions=regions)
+    found = read_result(done.folder)
+    shapes = layer_named(found, "discs regions")
+    assert shapes.features["name"].tolist() == ["front", "front", "region 1"]
+    assert shapes.features["class"].tolist() == ["Tumor", "Tumor", ""]
+    assert shapes.text.values.tolist() == ["front", "", "region 1"]
+    world = [shapes.data_to_world(point) for point in shapes.data[0]]
     expected = np.array([20, 40, 120, 240]) * 0.5 - 0.25
     assert [*np.min(world, axis=0), *np.max(world, axis=0)] == pytest.approx(expected)
     (done.folder / "regions.geojson").write_text("{")
     assert "discs regions" not in [data[1]["name"] for data in read_result(done.folder)]
 
 
-def test_windows_worth_correcting_are_shown(viewer, discs):
-    done = result_of(Form(layer=image_of(viewer, discs)))
-    windows = teach_windows(done.folder, 2)
-    layers = [Layer.create(*data) for data in read_result(done.folder)]
-    (layer,) = [layer for layer in layers if layer.name == "discs windows"]
-    assert layer.features["name"].tolist() == [one.name for one in windows]
-    low = layer.data_to_world(np.min(layer.data[0], axis=0))
-    frame = load_result(done.folder).frame
+def test_windows_worth_correcting_are_shown(counted_discs):
+    windows = teach_windows(counted_discs, 2)
+    shapes = layer_named(read_result(counted_discs), "discs windows")
+    assert shapes.features["name"].tolist() == [one.name for one in windows]
+    low = shapes.data_to_world(np.min(shapes.data[0], axis=0))
+    frame = load_result(counted_discs).frame
     corner = np.array([windows[0].box.y0, windows[0].box.x0]) * frame.downsample
     expected = (corner - 0.5) * (frame.mpp or 1.0)
     assert low == pytest.approx(expected)
 
 
-def test_a_finished_count_shows_the_regions_it_was_made_in(viewer, discs):
-    layer = image_of(viewer, discs)
-
-    def regions_after(*names: str, overwrite: bool = True) -> list[str]:
+def test_a_finished_count_shows_the_regions_it_was_made_in(viewer, layer):
+    def regions_after(*names, overwrite=True):
         boxes = [
             Region.box(50.3 * n, 300.1, 50.3 * n + 40, 500.7, name=name)
             for n, name in enumerate(names)
         ]
-        form = Form(layer=layer, overwrite=overwrite)
+        form = {"layer": layer, "overwrite": overwrite}
         shown(Preview(viewer), form, regions=Regions.of(boxes) if boxes else None)
         drawn = [one for one in viewer.layers if isinstance(one, Shapes)]
         return [name for one in drawn for name in one.features["name"]]
@@ -214,25 +179,25 @@ def test_a_finished_count_shows_the_regions_it_was_made_in(viewer, discs):
     assert regions_after() == []
 
 
-def test_the_current_view_is_what_is_in_sight(viewer, discs):
-    layer = image_of(viewer, discs)
+def test_the_current_view_is_what_is_in_sight(viewer, layer):
+    form = {"layer": layer, "where": "the current view", "viewer": viewer}
     pixel = layer.scale[0]
     camera = camera_of(viewer)
     camera.center, camera.zoom = (100 * pixel, 400 * pixel), 2 / pixel
     height, width = viewer.canvas.size
-    (region,) = regions_of(Form(layer=layer, where="the current view", viewer=viewer))
+    (region,) = request_of(**form).regions
     # Of the slide, 900 px wide; y is cut at the middle of its first row.
     wanted = (400.5 - width / 4, 0.5, min(900, 400.5 + width / 4), 100.5 + height / 4)
     assert region.shape.bounds == pytest.approx(wanted)
     camera.center = (5000 * pixel, 5000 * pixel)
     with pytest.raises(SettingsError, match="out of sight"):
-        request_of(layer=layer, where="the current view", viewer=viewer)
+        request_of(**form)
 
 
 def test_a_layer_without_a_file_is_written_first(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (64, 80, 3)).astype(np.uint8)
     layer = Image(pixels, name="my cells/1", rgb=True)
-    form, images = Form(layer=layer, output=tmp_path), set()
+    form, images = {"layer": layer, "output": tmp_path}, set()
     for scale, unit, mpp in ((0.5, "um", 0.5), (500.0, "nm", 0.5), (5.0, "pixel", None)):
         layer.scale, layer.units = (scale,) * 2, (unit,) * 2
         image = request_of(**form).image
@@ -248,9 +213,9 @@ def test_a_layer_without_a_file_is_written_first(tmp_path):
         request_of(layer=stack, output=tmp_path)
 
 
-def test_without_a_folder_a_layer_is_counted_in_a_temporary_one(tmp_path):
-    layer = Image(plain(tmp_path)[1], rgb=True, name="array")
-    folder = result_of(Form(layer=layer, diameter_px=20.0)).folder
+def test_without_a_folder_a_layer_is_counted_in_a_temporary_one(tmp_path, pixels):
+    layer = Image(pixels, rgb=True, name="array")
+    folder = result_of({"layer": layer, "diameter_px": 20.0}).folder
     assert folder.parent == scratch()
     assert str(scratch()) in how_to_keep(folder)
     assert "copy that folder" in how_to_keep(folder)
@@ -258,36 +223,24 @@ def test_without_a_folder_a_layer_is_counted_in_a_temporary_one(tmp_path):
     assert request_of(layer=layer).image.stem == folder.stem, "it goes on there"
 
 
-def test_what_is_missing_is_said(viewer, discs):
-    with pytest.raises(SettingsError, match="choose an image"):
-        request_of()
-    for layer in (None, image_of(viewer, discs)):  # of one slide, counted on another
+def test_a_view_is_that_of_the_slide_itself(layer):
+    for other in (None, layer):
         with pytest.raises(SettingsError, match="as a layer"):
-            request_of(file=Path("a.tif"), layer=layer, where="the current view")
+            request_of(file=Path("a.tif"), layer=other, where="the current view")
 
 
-def test_a_typed_pixel_size_places_the_slide_too(viewer, tmp_path):
-    layer = image_of(viewer, plain(tmp_path)[0])
+def test_a_typed_pixel_size_places_the_slide_too(viewer, tmp_path, pixels):
+    tifffile.imwrite(tmp_path / "plain.tif", pixels, photometric="rgb")
+    layer = image_of(viewer, tmp_path / "plain.tif")
     assert tuple(layer.scale) == (1.0, 1.0)
-    shown(Preview(viewer), Form(layer=layer, mpp=0.5))
+    shown(Preview(viewer), {"layer": layer, "mpp": 0.5})
     ((cells, opened),) = results_in(viewer)
     assert tuple(layer.scale) == tuple(cells.scale) == (0.5, 0.5)
     assert layer.units == cells.units
     assert opened.place_of(1)[0] == pytest.approx((49.5 * 0.5, 59.5 * 0.5))
 
 
-def test_a_channel_layer_is_counted_as_that_channel(viewer, tmp_path):
-    path = tmp_path / "two.ome.tif"
-    pixels = np.random.default_rng(1).integers(100, 300, (2, 90, 80)).astype(np.uint16)
-    names = {"axes": "CYX", "Channel": {"Name": ["CD3", "DAPI"]}}
-    tifffile.imwrite(path, pixels, ome=True, metadata=names)
-    layer = image_of(viewer, path)
-    assert layer.name == "two DAPI"
-    assert request_of(layer=layer).channel == "1"
-
-
-def test_every_setting_of_the_form_reaches_the_request(viewer, discs):
-    layer = image_of(viewer, discs)
+def test_every_setting_of_the_form_reaches_the_request(layer, discs):
     same = {
         "mpp": 0.3, "diameter_px": 12.0, "score": 0.4, "z": "max", "min_area": 20.0,
         "max_area": 300.0, "protocol": "ihc", "device": "cpu", "model": "mine.safetensors",
@@ -301,12 +254,14 @@ def test_every_setting_of_the_form_reaches_the_request(viewer, discs):
     assert request_of(file=discs, layer=layer).image == discs
 
 
-def test_a_counted_layer_is_not_opened_twice(viewer, tmp_path):
+def test_a_counted_layer_is_not_opened_twice_and_an_old_result_makes_room(viewer, tmp_path, pixels):
     """Whoever opened it: here napari's own reader, or a script that holds the pixels."""
-    layer = Image(plain(tmp_path)[1], rgb=True, name="by a script")
+    layer = Image(pixels, rgb=True, name="by a script")
     viewer.add_layer(layer)
-    for _ in range(2):
-        shown(Preview(viewer, layer), Form(layer=layer, mpp=0.5, output=tmp_path))
+    for is_new in (True, False):
+        form = {"layer": layer, "mpp": 0.5, "output": tmp_path}
+        events = shown(Preview(viewer, layer), form)
+        assert any(isinstance(event, Started) for event in events) is is_new
         assert [type(one).__name__ for one in viewer.layers] == ["Image", "Labels"]
         cells = viewer.layers[1]
         assert tuple(layer.scale) == tuple(cells.scale) == (0.5, 0.5)
@@ -314,18 +269,10 @@ def test_a_counted_layer_is_not_opened_twice(viewer, tmp_path):
         assert cells.contour == 2, "masks open as outlines"
 
 
-def test_a_layer_that_lies_elsewhere_is_left_there(viewer, tmp_path):
-    layer = Image(plain(tmp_path)[1], rgb=True, name="mosaic", translate=(900.0, 0.0))
+def test_a_layer_that_lies_elsewhere_is_left_there(viewer, tmp_path, pixels):
+    layer = Image(pixels, rgb=True, name="mosaic", translate=(900.0, 0.0))
     viewer.add_layer(layer)
-    shown(Preview(viewer, layer), Form(layer=layer, mpp=0.5, output=tmp_path))
+    shown(Preview(viewer, layer), {"layer": layer, "mpp": 0.5, "output": tmp_path})
     assert tuple(layer.translate) == (900.0, 0.0)
     slide = [one.name for one in viewer.layers][1]
     assert re.fullmatch(r"mosaic-\w{8}\.layer", slide), "the cells lie on a slide of their own"
-
-
-def test_an_already_counted_slide_opens_its_result(viewer, discs):
-    layer = image_of(viewer, discs)
-    for _ in range(2):
-        events = shown(Preview(viewer), Form(layer=layer))
-    assert not any(isinstance(event, Started) for event in events)
-    assert len(list(results_in(viewer))) == 1, "the old layer makes room for the new one"

@@ -1,7 +1,5 @@
 """Inspecting and correcting, without a window."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +7,7 @@ import tifffile
 from cellseg_napari import read_result
 from cellseg_napari._correct_box import NAME, Painter
 from cellseg_napari._inspect import BY_CLASS, BY_LABEL, ONE_COLOUR, SELECTION, Inspector
-from cellseg_napari._opened import Opened, camera_of, refresh, results_in, write_labels
+from cellseg_napari._opened import camera_of, refresh, results_in, write_labels
 from cellseg_napari._reader import KEPT
 from finished import copied, counted_folder
 from napari.layers import Layer, Shapes
@@ -42,17 +40,26 @@ def inspector(viewer, folder):
         viewer.add_layer(Layer.create(*data))
     ((layer, opened),) = results_in(viewer)
     found = Inspector(viewer, layer, opened)
-
-    def after(edit: object) -> None:
-        refresh(viewer, opened, edit)  # type: ignore[arg-type]
-        found.edited()
-
-    opened.corrections.on_change(after)
+    opened.corrections.on_change(lambda edit: refresh(viewer, opened, edit))
+    opened.corrections.on_change(lambda edit: found.edited())
     return found
 
 
-def centre(inspector: Inspector, label: int) -> tuple[float, float]:
+def centre(inspector, label):
     return inspector.opened.place_of(label)[0]
+
+
+CORNERS = np.array([[50, 50], [150, 250]])
+
+
+def rectangles(*corners, **options):
+    return Shapes(list(corners), shape_type="rectangle", **options)
+
+
+def shown(inspector, name):
+    """A layer of colours, its pixels, and whose pixels they are."""
+    colours = inspector.viewer.layers[name]
+    return colours, np.asarray(colours.data[0]), np.asarray(inspector.opened.result.labels()[0])
 
 
 def test_a_click_selects_the_cell_under_it(inspector):
@@ -101,13 +108,12 @@ def test_masks_are_of_one_colour_until_each_has_its_own(inspector):
 
 def test_colours_follow_the_measurement(inspector):
     inspector.colour_by("area_um2")
-    colours = inspector.viewer.layers["discs: area (µm²)"]
     assert not inspector.layer.visible
-    values, labels = np.asarray(colours.data[0]), np.asarray(inspector.layer.data[0])
+    colours, values, labels = shown(inspector, "discs: area (µm²)")
     assert np.isnan(values[labels == 0]).all()
     for label in (1, 17, 60):
-        shown = np.unique(values[labels == label])
-        assert shown == pytest.approx(inspector.opened.cells.row(label)["area_um2"], rel=1e-5)
+        area = inspector.opened.cells.row(label)["area_um2"]
+        assert np.unique(values[labels == label]) == pytest.approx(area, rel=1e-5)
     low, high = colours.contrast_limits
     areas = inspector.opened.column("area_um2")
     assert areas.min() <= low < high <= areas.max()
@@ -119,23 +125,20 @@ def test_colours_follow_the_measurement(inspector):
 def test_colours_follow_the_class(inspector):
     inspector.opened.corrections.classify([3, 4], "mitosis")
     inspector.colour_by(BY_CLASS)
-    colours = inspector.viewer.layers["discs: class"]
-    values, labels = np.asarray(colours.data[0]), np.asarray(inspector.layer.data[0])
+    colours, values, labels = shown(inspector, "discs: class")
     assert set(values[labels == 3]) == {1.0}
     assert set(values[labels == 7]) == {0.0}
     palette = np.array(colours_of(["nucleus", "mitosis"], "he")) / 255
     assert np.allclose(colours.colormap.map(np.array([0.25, 0.75]))[:, :3], palette, atol=0.01)
     inspector.opened.corrections.undo()
-    values = np.asarray(inspector.viewer.layers["discs: class"].data[0])
-    assert set(values[labels == 3]) == {0.0}
+    assert set(shown(inspector, "discs: class")[1][labels == 3]) == {0.0}
 
 
 def test_colours_are_outlines_or_filled(inspector):
     inspector.show_outlines(True)
     inspector.colour_by("area_um2")
-    colours = inspector.viewer.layers["discs: area (µm²)"]
-    labels = np.asarray(inspector.opened.result.labels()[0])
-    outlined = np.isfinite(np.asarray(colours.data[0]))
+    colours, values, labels = shown(inspector, "discs: area (µm²)")
+    outlined = np.isfinite(values)
     assert not outlined[labels == 0].any()
     assert 0.2 < outlined[labels > 0].mean() < 0.8, "their borders, not their middles"
     middle = tuple(np.rint(inspector.opened.to_lattice(np.array(centre(inspector, 9)))).astype(int))
@@ -173,34 +176,32 @@ def test_the_filter_hides_cells_and_counts_the_rest(inspector):
 
 
 def test_totals_in_shapes(inspector):
-    shapes = Shapes([np.array([[50, 50], [150, 250]])], shape_type="rectangle")
+    shapes = rectangles(CORNERS)
     totals, ground = inspector.totals(shapes)
     y, x = inspector.opened.column("centroid_y_um"), inspector.opened.column("centroid_x_um")
     inside = (y > 50) & (y < 150) & (x > 50) & (x < 250)
     assert totals.cells == inside.sum() > 10
     assert totals.density_per_mm2 == pytest.approx(inside.sum() / 0.02, rel=1e-3)
     assert "per mm² in 0.02 mm² of these shapes" in totals.said(ground)
-    twice = Shapes([np.array([[50, 50], [150, 250]])] * 2, shape_type="rectangle")
-    assert inspector.totals(twice)[0].density_per_mm2 == pytest.approx(totals.density_per_mm2)
-    shapes.add(np.array([[50, 50], [150, 250]]) + 160, shape_type="rectangle")
-    assert inspector.totals(shapes)[0].cells > totals.cells
-    empty = Shapes([np.array([[9000, 9000], [9010, 9010]])], shape_type="rectangle")
-    assert inspector.totals(empty)[0].cells == 0
-    assert inspector.totals(empty)[0].area_um2 is None
+    assert inspector.totals(rectangles(CORNERS, CORNERS))[0].density_per_mm2 == pytest.approx(
+        totals.density_per_mm2
+    )
+    assert inspector.totals(rectangles(CORNERS, CORNERS + 160))[0].cells > totals.cells
+    empty, _ = inspector.totals(rectangles(CORNERS + 9000))
+    assert (empty.cells, empty.area_um2) == (0, None)
 
 
 def test_shapes_are_kept_as_regions_and_come_back(inspector, folder, viewer):
-    corners = np.array([[50, 50], [150, 250]])
-    shapes = Shapes([corners, corners + 100], shape_type="rectangle", name="front")
+    shapes = rectangles(CORNERS, CORNERS + 100, name="front")
     shapes.features = pd.DataFrame({"name": ["tumour", ""]})
     told = inspector.keep(shapes)
-    inside = inspector.totals(Shapes([corners], shape_type="rectangle"))[0].cells
+    inside = inspector.totals(rectangles(CORNERS))[0].cells
     assert told[0].startswith(f"in region tumour: {inside} nuclei, ")
     assert told[1].startswith("in region front: ")
-    other = Shapes([corners + 50], shape_type="rectangle", name="tumour")
+    other = rectangles(CORNERS + 50, name="tumour")
     assert len(inspector.keep(other)) == 2  # of one name the new one stays
     with pytest.raises(SettingsError, match="outside"):
-        inspector.keep(Shapes([corners + 9000], shape_type="rectangle", name="far"))
+        inspector.keep(rectangles(CORNERS + 9000, name="far"))
     with pytest.raises(SettingsError, match="at least one"):
         inspector.keep(Shapes(name="none", metadata=dict(other.metadata)))
     layers = [Layer.create(*data) for data in read_result(folder)]
@@ -228,9 +229,8 @@ def test_edits_are_seen_in_masks_features_and_totals(inspector):
     corrections.undo()
     corrections.undo()
     assert inspector.totals()[0].cells == count
-    assert np.array_equal(
-        np.asarray(inspector.layer.data[0]), np.asarray(inspector.opened.result.labels()[0])
-    )
+    labels = np.asarray(inspector.opened.result.labels()[0])
+    assert np.array_equal(np.asarray(inspector.layer.data[0]), labels)
 
 
 def test_painting_around_a_spot(inspector, viewer):
@@ -249,7 +249,6 @@ def test_painting_around_a_spot(inspector, viewer):
     layer.data[y : y + 3, x : x + 3][layer.data[y : y + 3, x : x + 3] == 0] = fresh
     layer.data[layer.data == 30] = 0
     edit = painter.apply("drawn")
-    assert edit is not None
     assert edit.kind == "redraw"
     assert NAME not in viewer.layers
     corrections = inspector.opened.corrections
@@ -279,15 +278,15 @@ def test_saved_from_naparis_dialog(inspector, tmp_path):
     assert np.array_equal(masks[::2, ::2], np.asarray(inspector.layer.data[0]))
 
 
-def test_a_layer_that_is_not_ours_is_refused(tmp_path, messages):
+def test_a_layer_that_is_not_ours_is_refused(tmp_path, told):
     from napari.layers import Labels
 
     data, meta, _ = Labels(np.zeros((4, 4), int)).as_layer_data_tuple()
     assert write_labels(str(tmp_path / "out.csv"), data, meta) == []
-    assert "no result of cellseg" in messages[0]
+    assert "no result of cellseg" in told[0]
 
 
-def test_a_corrected_result_opens_and_says_where_to_go_on(inspector, viewer, messages):
+def test_a_corrected_result_opens_and_says_where_to_go_on(inspector, viewer, told):
     corrections = inspector.opened.corrections
     corrections.delete([1])
     *_, (levels, look, _) = read_result(inspector.opened.result.path)
@@ -296,19 +295,18 @@ def test_a_corrected_result_opens_and_says_where_to_go_on(inspector, viewer, mes
     saved = save(corrections)
     *_, (levels, look, _) = read_result(saved.path)
     opened = look["metadata"]["cellseg"]
-    assert isinstance(opened, Opened)
     assert "automatic result" in str(opened.note)
     with pytest.raises(InputError, match="automatic result"):
         _ = opened.corrections
     assert len(np.unique(np.asarray(levels[0]))) == len(corrections) + 1
     assert opened.cells.row(1)["label"] == 1
-    assert messages == []
+    assert told == []
 
 
-def test_a_damaged_log_does_not_hide_the_result(folder, messages):
+def test_a_damaged_log_does_not_hide_the_result(folder, told):
     (folder / "corrections.json").write_text("nonsense")
     *_, (_, look, kind) = read_result(folder)
     assert kind == "labels"
     assert "corrections.json" in str(look["metadata"]["cellseg"].note)
-    assert "corrections.json" in messages[0]
+    assert "corrections.json" in told[0]
     assert (folder / "corrections.json").read_text() == "nonsense"

@@ -1,7 +1,5 @@
 """The panel that shows and corrects cells, in a real window."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np
@@ -98,9 +96,8 @@ def test_totals_follow_the_shapes(window, shown):
 
 
 def test_correcting_in_the_window(window, shown, told, tmp_path, picture):
-    buttons, corrections, inspector = (
-        shown.correct.buttons, shown.correct.corrections, shown.inspector,
-    )  # fmt: skip
+    buttons, corrections = shown.correct.buttons, shown.correct.corrections
+    inspector = shown.inspector
     count = len(corrections)
     buttons["Delete"].click()
     assert "no cell is selected" in told[-1]

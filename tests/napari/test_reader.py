@@ -1,7 +1,5 @@
 """The plugin without a window: what the reader answers, and the layers that it makes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import cellseg_napari
@@ -13,12 +11,13 @@ from cellseg_napari._count import request_of
 from cellseg_napari._opened import COARSEST_PX, SlideSource
 from cellseg_napari._reader import SLIDES, contrast_limits
 from cellseg_napari._words import SUFFIXES
-from napari.components import ViewerModel
+from finished import copied
 from napari.layers import Layer
 from npe2 import PluginManifest
 
 from cellseg.errors import InputError, RegionError
 from cellseg.geometry import Box
+from cellseg.instances import Instances
 from cellseg.result.folder import ResultFolder
 from cellseg.result.result import Result, load_result
 from cellseg.run import change
@@ -34,7 +33,7 @@ def reads(monkeypatch):
     found: list[tuple[float, int]] = []
     real = Slide.read
 
-    def read(self: Slide, box: Box, *, downsample: float = 1.0, channels=None):
+    def read(self, box, *, downsample, channels=None):
         found.append((downsample, box.area))
         return real(self, box, downsample=downsample, channels=channels)
 
@@ -42,7 +41,7 @@ def reads(monkeypatch):
     return found
 
 
-def shown(viewer: ViewerModel, path: Path) -> list[Layer]:
+def shown(viewer, path):
     """The layers of what napari's own question and the reader's answer bring."""
     reader = get_reader(str(path))
     assert reader is not None
@@ -52,7 +51,7 @@ def shown(viewer: ViewerModel, path: Path) -> list[Layer]:
     return list(viewer.layers)
 
 
-def corners(layer: Layer) -> np.ndarray:
+def corners(layer):
     """Outer corners; napari's extent ends at the centres of the pixels there."""
     half = np.asarray(layer.scale) / 2
     return np.asarray(layer.extent.world) + np.array([-half, half])
@@ -119,17 +118,18 @@ def test_cells_around_the_nuclei_open_below_them(viewer, result):
     assert not np.asarray(around.data[0][:60, :80]).any()
 
 
-def test_without_pixel_size_units_are_pixels(viewer, result_in_px):
-    layers = shown(viewer, result_in_px)
+def test_without_pixel_size_units_are_pixels(viewer, tmp_path, made_once):
+    layers = shown(viewer, copied(made_once / "plain.cellseg", tmp_path))
     for layer, side in zip(layers, (1, 2), strict=True):
         np.testing.assert_allclose(layer.scale, (side, side))
         assert {str(unit) for unit in layer.units} == {"pixel"}
     np.testing.assert_allclose(*map(corners, layers))
 
 
-def test_pixel_size_of_the_run_wins_over_the_files(viewer, tmp_path, result, write_slide):
-    write_slide(tmp_path / "slide.tif", mpp=1.0)
-    assert read_slide(tmp_path / "slide.tif")[0][1]["scale"] == (1.0, 1.0)
+def test_pixel_size_of_the_run_wins_over_the_files(viewer, slide, result):
+    pixels = tifffile.imread(slide)
+    tifffile.imwrite(slide, pixels, resolution=(10_000, 10_000), resolutionunit="CENTIMETER")
+    assert read_slide(slide)[0][1]["scale"] == (1.0, 1.0)
     image, _ = shown(viewer, result)
     np.testing.assert_allclose(image.scale, (0.25, 0.25))
 
@@ -160,42 +160,36 @@ def test_opening_reads_the_coarsest_level_only(viewer, result, reads):
 
 
 def test_moved_slide_is_found_beside_the_folder(tmp_path, slide, result):
-    new = tmp_path / "elsewhere"
-    new.mkdir()
-    slide.rename(new / slide.name)
-    moved = result.rename(new / result.name)
-    image, _ = read_result(moved)
+    (tmp_path / "elsewhere").mkdir()
+    slide.rename(tmp_path / "elsewhere" / slide.name)
+    image, _ = read_result(result.rename(tmp_path / "elsewhere" / result.name))
     assert image[1]["name"] == "slide"
 
 
-def test_lost_slide_leaves_the_cells_and_says_so(viewer, slide, result, messages):
+def test_lost_slide_leaves_the_cells_and_says_so(viewer, slide, result, told):
     slide.unlink()
     (cells,) = shown(viewer, result)
     assert cells.features["index"].tolist() == [1, 2]
-    assert len(messages) == 1
-    assert "slide.tif" in messages[0]
+    assert len(told) == 1
+    assert "slide.tif" in told[0]
 
 
-def test_unfinished_folder_is_a_message(viewer, tmp_path, messages):
-    from cellseg.instances import Instances
-
+def test_unfinished_folder_is_a_message(viewer, tmp_path, told):
     folder = tmp_path / "going.cellseg"
     with ResultFolder.open(folder, key="test") as going:
         going.journal.tile_done(0, 0, Instances.empty())
     assert shown(viewer, folder) == []
-    assert len(messages) == 1
-    assert "going.cellseg" in messages[0]
-    assert "not finished" in messages[0]
-    with pytest.raises(InputError, match="not finished"):
-        read_result(folder)
+    assert len(told) == 1
+    assert "going.cellseg" in told[0]
+    assert "not finished" in told[0]
 
 
 @pytest.mark.parametrize("damage", ["measured.parquet", "run.json", "labels.ome.zarr/0/.zarray"])
-def test_damaged_folder_is_a_message(viewer, result, messages, damage):
+def test_damaged_folder_is_a_message(viewer, result, told, damage):
     (result / damage).write_text("{]")
     assert shown(viewer, result) == []
-    assert len(messages) == 1
-    assert "slide.cellseg" in messages[0]
+    assert len(told) == 1
+    assert "slide.cellseg" in told[0]
 
 
 def test_labels_of_one_level(viewer, result, monkeypatch):
@@ -214,14 +208,14 @@ def test_channels_are_layers_with_limits_from_the_picture(viewer, tmp_path):
     pixels[1] += 1000
     pixels[:, 5, 5] = 65535
     path = tmp_path / "two.ome.tif"
-    names = {"axes": "CYX", "Channel": {"Name": ["DAPI", "CD3"]}}
+    names = {"axes": "CYX", "Channel": {"Name": ["CD3", "DAPI"]}}
     names |= {f"PhysicalSize{axis}": 0.5 for axis in "XY"}
-    names |= {f"PhysicalSize{axis}Unit": "µm" for axis in "XY"}
     tifffile.imwrite(path, pixels, metadata=names, photometric="minisblack")
     for data in read_slide(path):
         viewer.add_layer(Layer.create(*data))
     first, second = viewer.layers
-    assert (first.name, second.name) == ("two DAPI", "two CD3")
+    assert (first.name, second.name) == ("two CD3", "two DAPI")
+    assert request_of(layer=second).channel == "1"
     assert first.colormap.name != second.colormap.name
     assert str(first.blending) == "additive"
     np.testing.assert_allclose(first.contrast_limits, (101, 299), atol=1)
@@ -246,13 +240,12 @@ def test_contrast_limits_are_never_empty(pixels, limits):
     assert contrast_limits(pixels) == limits
 
 
-@pytest.fixture
-def level(slide):
-    source = SlideSource(open_slide(slide), on_damage=pytest.fail)
-    return source.levels((0, 1, 2))[0]
+def levels(path, channels=(0, 1, 2), on_damage=pytest.fail):
+    return SlideSource(open_slide(path), on_damage=on_damage).levels(channels)
 
 
-def test_level_indexes_like_an_array(level, slide):
+def test_level_indexes_like_an_array(slide):
+    level = levels(slide)[0]
     whole = tifffile.imread(slide)
     assert (level.shape, level.ndim, level.size) == (whole.shape, 3, whole.size)
     assert level.dtype == whole.dtype
@@ -267,30 +260,27 @@ def test_level_indexes_like_an_array(level, slide):
 def test_levels_end_small_without_a_pyramid(tmp_path):
     path = tmp_path / "flat.tif"
     tifffile.imwrite(path, np.zeros((5000, 3000), np.uint8), tile=(256, 256))
-    source = SlideSource(open_slide(path), on_damage=pytest.fail)
-    levels = source.levels((0,))
-    shapes = [level.shape for level in levels]
+    shapes = [level.shape for level in levels(path, (0,))]
     assert shapes == [(5000, 3000), (2500, 1500), (1250, 750), (625, 375)]
-    assert max(levels[-1].shape) <= COARSEST_PX
+    assert max(shapes[-1]) <= COARSEST_PX
 
 
 def test_damaged_region_is_black_and_told_once(slide, monkeypatch):
     bad = Box(0, 0, 100, 100)
     real = Slide.read
 
-    def read(self: Slide, box: Box, **options: object) -> np.ndarray:
+    def read(self, box, **options):
         if box.intersects(bad):
             raise RegionError("slide.tif: chunk at (0, 0) does not decode")
         return real(self, box, **options)
 
     monkeypatch.setattr(Slide, "read", read)
-    said: list[str] = []
-    source = SlideSource(open_slide(slide), on_damage=said.append)
-    level = source.levels((0, 1, 2))[0]
-    pixels = level[:600, :600]
+    said = []
+    pixels = levels(slide, on_damage=said.append)[0][:600, :600]
+    whole = tifffile.imread(slide)[:600, :600]
     assert not pixels[:100, :100].any()
-    np.testing.assert_array_equal(pixels[128:, :], tifffile.imread(slide)[128:600, :600])
-    np.testing.assert_array_equal(pixels[:, 128:], tifffile.imread(slide)[:600, 128:600])
+    np.testing.assert_array_equal(pixels[128:, :], whole[128:, :])
+    np.testing.assert_array_equal(pixels[:, 128:], whole[:, 128:])
     assert len(said) == 1
     assert "slide.tif" in said[0]
 

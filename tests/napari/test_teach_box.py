@@ -1,9 +1,5 @@
 """Classes by clicking, in a real window."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import numpy as np
 import pytest
 from window import click, press, pump
@@ -18,10 +14,10 @@ def panel(panel):
     return panel
 
 
-def teach(window: Any, shown: Any, name: str, labels: Any) -> None:
+def teach(window, shown, name, labels):
     """Click cells of a class, as a person does."""
     shown.teach.name.setCurrentText(name)
-    for label in np.asarray(labels).tolist():
+    for label in labels.tolist():
         click(window, shown.inspector.opened.place_of(label)[0])
 
 

@@ -1,10 +1,9 @@
-"""`cellseg view` where it cannot open a window: one clear line."""
-
-from __future__ import annotations
+"""`cellseg view`: a real window and what a person sees, or one clear line."""
 
 import importlib.util
 import sys
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -52,3 +51,47 @@ def test_path_that_does_not_exist(tmp_path):
     outcome = CliRunner().invoke(view, [str(tmp_path / "none.cellseg")])
     assert isinstance(outcome.exception, InputError)
     assert "none.cellseg" in str(outcome.exception)
+
+
+@pytest.fixture
+def opened(display, result, tmp_path, monkeypatch):
+    from cellseg_napari._reader import open_viewer
+
+    monkeypatch.setenv("NAPARI_CONFIG", str(tmp_path / "napari.yaml"))
+    viewer = open_viewer(result)
+    yield viewer
+    viewer.close()
+
+
+def without_and_with_masks(viewer):
+    """The canvas without masks, (H, W, 3), and where masks change it."""
+    cells = viewer.layers["slide: class"]
+    seen = []
+    for cells.visible in (False, True):
+        pixels = viewer.screenshot(canvas_only=True, flash=False)
+        seen.append(np.asarray(pixels)[..., :3].astype(int))
+    return seen[0], (seen[0] != seen[1]).any(axis=2)
+
+
+def test_result_folder_in_a_window(opened, picture):
+    assert opened.title == "slide.cellseg"
+    assert picture(opened, "result").std() > 10
+    plain, changed = without_and_with_masks(opened)
+    assert plain.std() > 10, "the slide should be drawn"
+    assert changed.any(), "the masks should be drawn"
+    assert changed.mean() < 0.05, "over the slide, not instead of it"
+
+
+def test_zooming_in_loads_the_fine_level(opened, picture):
+    opened.camera.center = (3.5, 6.5)
+    opened.camera.zoom = 100
+    picture(opened, "zoomed")
+    assert [opened.layers[name].data_level for name in ("slide", "slide: class")] == [0, 0]
+    # The first cell, 4 × 6 µm, is in the middle of the canvas now.
+    plain, changed = without_and_with_masks(opened)
+    y, x = np.nonzero(changed)
+    height, width = plain.shape[:2]
+    # Its centre: lattice (13.5, 25.5), that is (7, 13) µm from the corner, minus half a pixel.
+    expected = np.array([6.875 - 3.5, 12.875 - 6.5]) * 100 + [height / 2, width / 2]
+    visible = (y.min(), x.min())
+    assert visible == pytest.approx((expected[0] - 200, expected[1] - 300), abs=3)

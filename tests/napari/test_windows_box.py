@@ -1,12 +1,9 @@
 """Windows to correct, in a real window."""
 
-from __future__ import annotations
-
-import os
 import re
-from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import tifffile
 from cellseg_napari import _windows_box
@@ -25,6 +22,14 @@ from cellseg.train.windows import read_windows, teach_windows
 def shown(shown):
     shown.tabs.setCurrentWidget(shown.windows)
     return shown
+
+
+@pytest.fixture
+def found(shown):
+    """Its box, once windows were found."""
+    shown.windows.find()
+    assert pump(lambda: shown.windows.windows, 60)
+    return shown.windows
 
 
 @pytest.fixture(scope="session")
@@ -89,10 +94,8 @@ def test_windows_are_found_shown_one_by_one_and_set_done(window, shown, told, pi
     assert not any(one.done for one in read_windows(result))
 
 
-def test_why_nothing_is_learned_is_said(shown, told, tmp_path):
-    box = shown.windows
-    box.find()
-    assert pump(lambda: box.windows, 60)
+def test_why_nothing_is_learned_is_said(found, told, tmp_path):
+    box = found
     box.learn(tmp_path / "taught.safetensors")
     assert pump(lambda: told, 120)
     assert "is not the model any more that counted discs" in told[-1]
@@ -102,15 +105,13 @@ def test_why_nothing_is_learned_is_said(shown, told, tmp_path):
     assert on == ["Find windows", "Next", "Done", "Learn …"]
 
 
-def test_done_is_taken_back_in_the_order_in_which_things_were_done(window, shown):
-    box, corrections = shown.windows, shown.inspector.opened.corrections
+def test_done_is_taken_back_in_the_order_in_which_things_were_done(window, shown, found):
+    box, corrections = found, shown.inspector.opened.corrections
 
-    def now() -> tuple[list[str], int]:
+    def now():
         windows = read_windows(shown.inspector.opened.result)
         return [one.name for one in windows if one.done], len(corrections.edits)
 
-    box.find()
-    assert pump(lambda: box.windows, 60)
     corrections.delete([1])
     box.buttons["Done"].click()
     corrections.delete([2])
@@ -133,22 +134,19 @@ def test_done_is_taken_back_in_the_order_in_which_things_were_done(window, shown
     assert now() == (["1"], 0)
 
 
-def test_a_window_fills_the_canvas_as_it_is(window, shown):
-    box = shown.windows
-    box.find()
-    assert pump(lambda: box.windows, 60)
+def test_a_window_fills_the_canvas_as_it_is(window, shown, found):
     for size in ((1500, 1000), (1000, 700)):
         window.window.resize(*size)
         pump(seconds=0.5)
-        box.look()
+        found.look()
         pump(seconds=0.5)
         canvas = window.screenshot(canvas_only=True, flash=False).shape[:2]
         frame = shown.inspector.opened.result.frame
-        side = max(box.windows[0].box.shape) * frame.downsample * frame.mpp
+        side = max(found.windows[0].box.shape) * frame.downsample * frame.mpp
         assert side * camera_of(window).zoom == pytest.approx(0.9 * min(canvas), rel=0.02)
 
 
-def cells_layers(window: Any) -> list[Any]:
+def cells_layers(window):
     return [one for one in window.layers if one.metadata.get("cellseg_role") == "cells"]
 
 
@@ -201,14 +199,6 @@ def test_what_was_learned_counts_again(window, corrected, tmp_path, picture):
     assert len(cells_layers(window)) == 3
 
 
-def is_there(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 def test_learning_is_stopped_by_its_button_and_with_its_panel(
     window, corrected, tmp_path, monkeypatch
 ):
@@ -226,5 +216,5 @@ def test_learning_is_stopped_by_its_button_and_with_its_panel(
     assert pump(lambda: box.process.processId())
     learning = box.process.processId()
     window.layers.remove(cells_layers(window)[0])
-    assert pump(lambda: not is_there(learning), 60)
+    assert pump(lambda: not psutil.pid_exists(learning), 60)
     assert model.read_bytes() == b"earlier"
