@@ -1,7 +1,5 @@
 """Fixtures that every test file shares."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys

@@ -1,7 +1,5 @@
 """Finished results out of cells that a test names, without a slide or a network."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Sequence

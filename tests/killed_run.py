@@ -6,8 +6,6 @@ that the run is about to write a label chunk, has half written it, or has just w
 before any thread exists, as starting Python and torch anew for each run takes seconds.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import os

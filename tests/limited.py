@@ -1,7 +1,5 @@
 """Children that run Python; dangerous files are opened in one that may not take much."""
 
-from __future__ import annotations
-
 import os
 import resource
 import subprocess

@@ -1,7 +1,5 @@
 """Files as microscopes leave them, each a picture of known pixels and 0.5 µm per pixel."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The house: few rooms, few floors, no circles, heavy libraries in one place each."""
 
-from __future__ import annotations
-
 import ast
 import importlib
 import subprocess

@@ -1,7 +1,5 @@
 """Boxes, the lattice of tiles, and instances: the struct of arrays and its packed form."""
 
-from __future__ import annotations
-
 import struct
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The shipped protocols, and what is said of bad ones."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Commands of the README and the docs exist, links lead somewhere, the notebook runs."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

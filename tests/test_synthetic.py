@@ -1,7 +1,5 @@
 """The drawn slides: their truth is what lies in the file."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import sys

@@ -1,7 +1,5 @@
 """Names from files: what a spreadsheet, a terminal or a page would obey is only shown."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import json

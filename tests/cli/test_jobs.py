@@ -1,7 +1,5 @@
 """Several images at once give the same as one by one; what is said when memory runs out."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """What is said at once is said without what takes seconds to load; no library names an option."""
 
-from __future__ import annotations
-
 import ast
 import os
 import re

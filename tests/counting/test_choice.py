@@ -1,7 +1,5 @@
 """The riskiest decisions, as tables: which channel, which protocol, which scale and score."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import tifffile

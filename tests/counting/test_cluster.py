@@ -1,7 +1,5 @@
 """Counting on a Dask cluster: the same result, whatever happens to the workers."""
 
-from __future__ import annotations
-
 import gc
 import json
 import logging

@@ -1,7 +1,5 @@
 """Noise and bare background are no nuclei, however they are made; faint nuclei are nuclei."""
 
-from __future__ import annotations
-
 import io
 from dataclasses import replace
 from pathlib import Path

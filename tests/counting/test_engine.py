@@ -1,7 +1,5 @@
 """Tiles in threads of this process: order, faults, and work beside the network."""
 
-from __future__ import annotations
-
 import threading
 from types import SimpleNamespace
 

@@ -1,7 +1,5 @@
 """Files of every kind of number: the right count, or a refusal that says why."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import tifffile

@@ -1,7 +1,5 @@
 """The seam rule: against a slow reference on whole frames, and with a perfect detector."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass, fields, replace
 

@@ -1,7 +1,5 @@
 """The whole run with a detector that needs no network."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """A slide whose right third is out of focus: what its count says, and what it leaves out."""
 
-from __future__ import annotations
-
 import csv
 import json
 from io import BytesIO

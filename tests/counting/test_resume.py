@@ -1,7 +1,5 @@
 """Killed at any moment, the same command goes on, and the result is that of an undisturbed run."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Exports: files made from a finished result folder."""
 
-from __future__ import annotations
-
 import errno
 import gzip
 import importlib

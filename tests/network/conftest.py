@@ -1,7 +1,5 @@
 """Networks are loaded anew by each test."""
 
-from __future__ import annotations
-
 import pytest
 
 from cellseg.network import detect

@@ -1,7 +1,5 @@
 """The network made ready for counting computes the same, faster: in torch and in OpenVINO."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """The network: backbones by name, torchvision's names, anchors that fit cells, bounded work."""
 
-from __future__ import annotations
-
 import sys
 
 import numpy as np

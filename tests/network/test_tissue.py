@@ -1,7 +1,5 @@
 """The tissue network: what is skipped, what never is, and how areas are measured."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

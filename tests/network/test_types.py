@@ -1,7 +1,5 @@
 """Cell types: they come with a model, take the place of its classes, and go before training."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Weights at rest: small, checked, and never unpickled but for torchvision's own file."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

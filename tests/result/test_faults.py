@@ -1,7 +1,5 @@
 """What the command line does when the world fails: signals, full disks, folders that vanish."""
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import os

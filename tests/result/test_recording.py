@@ -1,7 +1,5 @@
 """What a run keeps while it goes on: a resume reads and measures nothing twice."""
 
-from __future__ import annotations
-
 import sqlite3
 
 import numpy as np

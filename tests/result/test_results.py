@@ -1,7 +1,5 @@
 """The result folder: what is in it, and what a kill, a clash or a hostile file does to it."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """A slide of discs, every fifth of them brown, that is counted once for all modules."""
 
-from __future__ import annotations
-
 import pytest
 from finished import IHC, brown_discs, copied, counted_folder
 

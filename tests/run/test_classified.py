@@ -1,7 +1,5 @@
 """Classes by measurement on finished results, and the same index by every scanner."""
 
-from __future__ import annotations
-
 import shutil
 
 import numpy as np

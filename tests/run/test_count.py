@@ -1,7 +1,5 @@
 """Counting from Python: what a notebook calls, and what it gets back."""
 
-from __future__ import annotations
-
 import ast
 import html
 import inspect

@@ -1,7 +1,5 @@
 """``cellseg doctor``: what is well, what is not, what need not be there."""
 
-from __future__ import annotations
-
 import json
 import sys
 from importlib.metadata import PackageNotFoundError, version

@@ -1,7 +1,5 @@
 """Cells around the nuclei of finished results: areas, means, labels, exports, corrections."""
 
-from __future__ import annotations
-
 import math
 import shutil
 

@@ -1,7 +1,5 @@
 """Counting in regions and in the cores of an array, and the hot spot of a result."""
 
-from __future__ import annotations
-
 import csv
 import json
 from dataclasses import replace

@@ -3,8 +3,6 @@
 One count with all of them is the truth; exports and corrections must tell the same.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """Classes by clicking: from some cells of finished results to all of these, and of others."""
 
-from __future__ import annotations
-
 import csv
 import json
 

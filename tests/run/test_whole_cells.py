@@ -1,7 +1,5 @@
 """Whole cells: the model that a protocol asks for, rules by class, a scale told from the cells."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Formats: the table of them, and the same picture in each."""
 
-from __future__ import annotations
-
 import builtins
 import re
 import sys

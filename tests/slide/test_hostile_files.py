@@ -1,7 +1,5 @@
 """Small files that claim much, lead elsewhere, or are damaged where decoders keep silent."""
 
-from __future__ import annotations
-
 import bz2
 import contextlib
 import gzip

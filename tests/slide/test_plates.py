@@ -1,7 +1,5 @@
 """Plates by their wells, and slides and plates behind a web server."""
 
-from __future__ import annotations
-
 import json
 import re
 import threading

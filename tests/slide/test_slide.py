@@ -1,7 +1,5 @@
 """Slide: regions, levels, planes and threads, on small files made here."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What files hold, made here and real ones, and what is said about it."""
 
-from __future__ import annotations
-
 import json
 import struct
 from pathlib import Path

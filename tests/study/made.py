@@ -1,7 +1,5 @@
 """Results without slides, networks or much time: a few discs in a small field."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

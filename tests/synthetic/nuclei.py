@@ -1,7 +1,5 @@
 """Nuclei with smooth, irregular outlines, laid out in islands and pushed against each other."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

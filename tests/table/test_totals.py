@@ -1,7 +1,5 @@
 """The slide's totals, cells per mL of a counting chamber, and counts that cannot be right."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np
