@@ -116,23 +116,24 @@ def add_copies(crop: Crop, copies: int, rng: np.random.Generator, *, inside: Box
     if not len(sources) or float(crop.masks.any(0).float().mean()) > CROWDED:
         return crop
     image, masks, kinds = crop.image.clone(), crop.masks.bool(), list(range(len(crop.masks)))
-    areas = masks.sum((1, 2))
+    areas = left = masks.sum((1, 2))
     for source in rng.choice(sources, copies).tolist():
         pixels, soft = _lifted(crop, source, turns=int(rng.integers(4)))
         place = _place(masks[int(rng.integers(len(masks)))], soft, inside, rng)
         if place is None:
             continue
-        new = torch.zeros_like(masks[0])
-        new[place.pixels] = soft > 0.5
-        uncovered = (masks & ~new).sum((1, 2))
+        hidden, there = soft > 0.5, (slice(None), *place.pixels)
+        uncovered = left - (masks[there] & hidden).sum((1, 2))
         if bool(
             (uncovered < torch.maximum((1 - COVERED) * areas, areas.clamp(max=MIN_AREA_PX))).any()
         ):
             continue
-        there = (slice(None), *place.pixels)
         image[there] = torch.lerp(image[there], pixels, soft)
-        masks = torch.cat([masks & ~new, new[None]])
-        areas = torch.cat([areas, new.sum()[None]])
+        masks[there] &= ~hidden
+        new = torch.zeros_like(masks[:1])
+        new[there] = hidden
+        masks = torch.cat([masks, new])
+        areas, left = (torch.cat([each, hidden.sum()[None]]) for each in (areas, uncovered))
         kinds.append(source)
     masks = masks.to(torch.uint8)
     return replace(
