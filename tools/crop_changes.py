@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 from skimage.color import hed_from_rgb, rgb_from_hed
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,8 +27,9 @@ LEAST_CONTRAST = 0.06
 """Objects are not faded below this difference from their surroundings, in units of the white
 level: taught what nobody can see, a network finds it everywhere."""
 
-LABELLED = 0.3
-"""Share of stained crops that are redrawn as immunohistochemistry."""
+LABELLED, BROWN_TISSUE = 0.4, 0.5
+"""Share of stained crops that are redrawn as immunohistochemistry, and of these the share in which
+the label lies on membranes and in cytoplasm, over pale nuclei."""
 
 
 def crop_of_any_stain(
@@ -41,7 +43,8 @@ def crop_of_any_stain(
         pixels, light = inverted(crop.image, light, rng)
         crop = replace(crop, image=pixels)
     if light == "transmitted" and rng.random() < LABELLED:
-        crop = replace(crop, image=labelled(crop.image, crop.masks, rng))
+        redrawn = with_brown_tissue if rng.random() < BROWN_TISSUE else labelled
+        crop = replace(crop, image=redrawn(crop.image, crop.masks, rng))
     return photometric(geometric(crop, rng), light, rng)
 
 
@@ -111,6 +114,47 @@ def labelled(image: Tensor, masks: Tensor, rng: np.random.Generator) -> Tensor:
     pink = pink * float(rng.uniform(0, 0.4))
     blue = blue * float(rng.uniform(0.5, 1.1))
     return (-mixed(torch.stack([blue, pink, label]), rgb_from_hed)).exp().clamp(0, 1)
+
+
+def with_brown_tissue(image: Tensor, masks: Tensor, rng: np.random.Generator) -> Tensor:
+    """H&E redrawn as a label (DAB) of membranes and cytoplasm, which lies over pale nuclei.
+
+    Brown is darkest half-way between neighbouring nuclei, where membranes are, and uneven. Nuclei
+    are a pale blue-grey with soft edges: often no darker than what lies around them. Parts of the
+    crop stay without label, as stroma does. Shapes are those of :func:`labelled`.
+    """
+    blue, pink, _ = mixed(density_of(image), hed_from_rgb).clamp_min(0)
+    owner = _owners(masks) if len(masks) else torch.zeros(image.shape[1:])
+    soft = float(rng.uniform(0.7, 2.5))
+    inside = blurred((owner > 0).float()[None], soft)[0]
+    gland = _noise(image, int(rng.integers(2, 5)), rng) - float(rng.uniform(-3, 0.3))
+    gland = torch.sigmoid(6 * gland)
+    uneven = (_noise(image, int(rng.integers(3, 12)), rng) * float(rng.uniform(0.1, 0.4))).exp()
+    grain = _noise(image, int(rng.integers(20, 80)), rng) * float(rng.uniform(0.1, 0.35))
+    label, kept = uneven * (1 + grain).clamp_min(0), torch.zeros(len(masks) + 1)
+    if len(masks):
+        distance, places = distance_transform_edt(owner.numpy() == 0, return_indices=True)
+        nearest = owner[places[0], places[1]][None]
+        edge = (F.max_pool2d(nearest, 3, 1, 1) != -F.max_pool2d(-nearest, 3, 1, 1)).float()
+        edge = blurred(edge, float(rng.uniform(0.6, 1.6)))[0]
+        near = torch.from_numpy(np.exp(-distance / rng.uniform(4, 20)).astype(np.float32))
+        label = label + uneven * edge * near * float(rng.uniform(0, 5))
+        kept[1:] = torch.from_numpy(rng.normal(rng.uniform(0.05, 0.5), 0.12, len(masks)))
+    over = blurred(kept.clamp(0, 0.8)[owner.long()][None], soft)[0]
+    label = label * (1 - inside + over) * float(np.exp(rng.uniform(-1.3, 0.2)))
+    pale, even = float(np.exp(rng.uniform(-1.2, 0.1))), float(rng.uniform(0, 1))
+    usual = (blue * inside).sum() / inside.sum().clamp_min(1)
+    painted = inside * pale * (even * usual + (1 - even) * blue) + (1 - inside) * blue * 0.2
+    blue = torch.lerp(blue * float(rng.uniform(0.6, 1.1)), painted, gland)
+    pink = pink * float(rng.uniform(0, 0.3)) * (1 - 0.8 * gland)
+    return (-mixed(torch.stack([blue, pink, label * gland]), rgb_from_hed)).exp().clamp(0, 1)
+
+
+def _noise(image: Tensor, cells: int, rng: np.random.Generator) -> Tensor:
+    """Smooth noise of deviation 1 with so many humps a side, perhaps drawn out, (S, S)."""
+    sides = cells, max(2, int(cells * rng.uniform(0.3, 1)))
+    coarse = torch.from_numpy(rng.normal(0, 1, (1, 1, *rng.permutation(sides))))
+    return F.interpolate(coarse, image.shape[1:], mode="bicubic")[0, 0].to(image.dtype)
 
 
 def inverted(image: Tensor, light: Light, rng: np.random.Generator) -> tuple[Tensor, Light]:

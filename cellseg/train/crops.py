@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import masks_to_boxes
 
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.annotations.masks import Outline
@@ -157,10 +156,16 @@ def turned(pixels: Tensor, turns: int, *, flip: bool) -> Tensor:
 
 
 def boxes_of(masks: Tensor) -> Tensor:
-    """Tight boxes (x1, y1, x2, y2), float32, half-open, of masks (N, H, W)."""
-    boxes: Tensor = masks_to_boxes(masks)
-    boxes[:, 2:] += 1
-    return boxes
+    """Tight boxes (x1, y1, x2, y2), float32, half-open, of masks (N, H, W), uint8.
+
+    As torchvision's ``masks_to_boxes``, which takes ten times as long.
+    """
+    ends = []
+    for axis in (1, 2):
+        seen = masks.amax(axis)
+        ends.append((seen.argmax(1), seen.shape[1] - seen.flip(1).argmax(1)))
+    (x0, x1), (y0, y1) = ends
+    return torch.stack([x0, y0, x1, y1], 1).float()
 
 
 def _cover(
