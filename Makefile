@@ -39,8 +39,7 @@ $(BIN)/python:
 demo: .venv/installed
 	$(BIN)/python example_slides/make.py
 	$(BIN)/cellseg count example_slides/generated/fluorescence.ome.tif --output example_slides/results --overwrite
-	@# The file does not say its pixel size: how large a nucleus is, in pixels, sets the scale.
-	$(BIN)/cellseg count example_slides/generated/ihc.tif --diameter 10 --output example_slides/results --overwrite
+	$(BIN)/cellseg count example_slides/generated/ihc.tif --output example_slides/results --overwrite
 	@# Drawn nuclei, one in five of them brown, in three known strengths.
 	$(BIN)/cellseg count example_slides/generated/positive.tif --output example_slides/results --overwrite
 	$(BIN)/cellseg classify example_slides/results/positive.cellseg --measure dab_od_mean --threshold 0.13,0.38,0.66

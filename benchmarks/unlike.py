@@ -56,11 +56,8 @@ def main(images: tuple[Path, ...], mpp: float, halved: bool, fields: int) -> Non
                     small = rescale(imread(field)[..., :3], 0.5, order=1, channel_axis=2)
                     field = Path(folder) / "halved.png"
                     imsave(field, (255 * small).round().astype(np.uint8), check_contrast=False)
-                with planned(field, request, detector, mpp=scale, cell_types="breast") as (
-                    slide,
-                    plan,
-                ):
-                    count = SlideCount(slide, plan, detector)
+                with planned(field, request, detector, mpp=scale, cell_types="breast") as found:
+                    count = SlideCount(*found)
                     for _ in count.steps():
                         pass
             if count.tally.fields:

@@ -92,7 +92,7 @@ def count(
     spatial : bool
         Measure where the cells lie: neighbours, density, distance to the border.
     model : str or path
-        ``"default"`` (the protocol's), ``"cells"`` or a file of ``cellseg train``.
+        ``"default"`` (the protocol's), ``"cells"``, ``"ihc"`` or a file of ``cellseg train``.
     types : {'breast', 'other', 'none'}, optional
         H&E: sort nuclei by cell type, in the tissue that they were learned from or in another;
         the protocol's choice otherwise.

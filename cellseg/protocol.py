@@ -24,9 +24,9 @@ from cellseg.text import visible
 
 Stain = Literal["he", "ihc", "fluorescence", "brightfield"]
 
-ShippedModel = Literal["default", "cells"]
+ShippedModel = Literal["default", "cells", "ihc"]
 SHIPPED_MODELS: tuple[str, ...] = get_args(ShippedModel)
-"""Names of the models that come with cellseg: of nuclei, and of whole cells."""
+"""Names of the models that come with cellseg: of nuclei, of whole cells, and of nuclei in IHC."""
 
 _DYES: dict[str, tuple[str, str]] = {
     "he": ("hematoxylin", "eosin"),

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.stain.normalise import Light
 from cellseg.train.augment import blurred, density_of, geometric, mixed, photometric, random_window
-from cellseg.train.crops import Crop
+from cellseg.train.crops import MIN_AREA_PX, Crop, boxes_of
 
 STAINED = 0.05
 """Mean optical density (natural logarithm) from which a pixel is of tissue and not of glass."""
@@ -27,9 +27,8 @@ LEAST_CONTRAST = 0.06
 """Objects are not faded below this difference from their surroundings, in units of the white
 level: taught what nobody can see, a network finds it everywhere."""
 
-LABELLED, BROWN_TISSUE = 0.4, 0.5
-"""Share of stained crops that are redrawn as immunohistochemistry, and of these the share in which
-the label lies on membranes and in cytoplasm, over pale nuclei."""
+LABELLED = 0.3
+"""Share of stained crops that are redrawn as immunohistochemistry."""
 
 
 def crop_of_any_stain(
@@ -43,8 +42,7 @@ def crop_of_any_stain(
         pixels, light = inverted(crop.image, light, rng)
         crop = replace(crop, image=pixels)
     if light == "transmitted" and rng.random() < LABELLED:
-        redrawn = with_brown_tissue if rng.random() < BROWN_TISSUE else labelled
-        crop = replace(crop, image=redrawn(crop.image, crop.masks, rng))
+        crop = replace(crop, image=labelled(crop.image, crop.masks, rng))
     return photometric(geometric(crop, rng), light, rng)
 
 
@@ -148,6 +146,32 @@ def with_brown_tissue(image: Tensor, masks: Tensor, rng: np.random.Generator) ->
     blue = torch.lerp(blue * float(rng.uniform(0.6, 1.1)), painted, gland)
     pink = pink * float(rng.uniform(0, 0.3)) * (1 - 0.8 * gland)
     return (-mixed(torch.stack([blue, pink, label * gland]), rgb_from_hed)).exp().clamp(0, 1)
+
+
+def drawn_out(crop: Crop, factor: float, rng: np.random.Generator) -> Crop:
+    """A crop that is ``factor`` times as high for its width, beside its mirror image.
+
+    What lies at the line between the two becomes one with its reflection.
+    """
+    size, root = crop.image.shape[1], float(np.sqrt(factor))
+    sides = round(size * root), max(8, round(size / root))
+    parts = torch.cat([crop.image, crop.ignored[None], crop.masks]).float()[None]
+    smooth = F.interpolate(parts[:, :3], sides, mode="bilinear")[0]
+    hard = F.interpolate(parts[:, 3:], sides, mode="nearest")[0]
+    start = int(rng.integers(sides[0] - size + 1))
+    left = torch.cat([smooth, hard])[:, start : start + size]
+    right = left.flip(2)[:, :, : size - sides[1]]
+    image = torch.cat([left[:3], right[:3]], 2)
+    ignored = torch.cat([left[3], right[3]], 1).to(torch.uint8)
+    cut = left[4:, :, -1].amax(1) > 0
+    nothing = torch.zeros_like(right[4:])
+    own = torch.cat([left[4:], torch.where(cut[:, None, None], right[4:], nothing)], 2)
+    other = torch.cat([torch.zeros_like(left[4:]), right[4:]], 2)[~cut]
+    masks = torch.cat([own, other]).to(torch.uint8)
+    kept = masks.sum((1, 2)) >= MIN_AREA_PX
+    masks, known = masks[kept], torch.cat([crop.outlined, crop.outlined[~cut]])[kept]
+    labels = torch.cat([crop.labels, crop.labels[~cut]])[kept]
+    return Crop(image, boxes_of(masks), masks, labels, known, ignored)
 
 
 def _noise(image: Tensor, cells: int, rng: np.random.Generator) -> Tensor:

@@ -189,7 +189,7 @@ _SHARED = {
         "--model",
         default="default",
         show_default=True,
-        metavar="default|cells|FILE",
+        metavar="default|cells|ihc|FILE",
         help="A shipped model (default: the protocol's), or one made by 'cellseg train'.",
     ),
     "score": click.option(

@@ -34,7 +34,7 @@ Examples:
     "--init",
     default="default",
     show_default=True,
-    metavar="default|cells|coco|imagenet|none|FILE",
+    metavar="default|cells|ihc|coco|imagenet|none|FILE",
     help="What to start from: a shipped model, torchvision's COCO weights (fetched once, "
     "170 MB), ImageNet's (of the extra 'train'), random weights, or a model file.",
 )

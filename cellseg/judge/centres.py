@@ -186,7 +186,7 @@ def _counted(
     path: Path, centres: Centres, request: EvaluateRequest, detector: Detector
 ) -> tuple[float | None, Centres]:
     """One image's µm per pixel, and the centres of its counted cells."""
-    with planned(path, request, detector, mpp=request.mpp) as (slide, plan):
+    with planned(path, request, detector, mpp=request.mpp) as (slide, plan, detector):
         outside = (centres.places < 0) | (centres.places > (slide.height, slide.width))
         if outside.any():
             raise InputError(

@@ -21,7 +21,7 @@ from scipy import ndimage
 from cellseg.annotations.coco import DataSet, join, judgeable, read_coco
 from cellseg.annotations.compare import FEWEST_IMAGES, SCORES, best_threshold
 from cellseg.annotations.image import AnnotatedImage
-from cellseg.counting.choice import model_for
+from cellseg.counting.choice import CELLS, model_for
 from cellseg.counting.plan import Plan, choose_assay, make_plan
 from cellseg.counting.request import CountRequest
 from cellseg.counting.stages import SlideCount
@@ -32,7 +32,7 @@ from cellseg.judge.figures import plain
 from cellseg.judge.judged import Judged, Scores, ap_by_density, ap_by_diameter, curve, scores_of
 from cellseg.network.detect import load_detector
 from cellseg.network.detector import Detector, DetectorInfo
-from cellseg.protocol import SHIPPED_MODELS, Calibration, CountProtocol, load_protocol
+from cellseg.protocol import Calibration, CountProtocol, load_protocol
 from cellseg.result.labels import labels_at
 from cellseg.slide import Slide, open_slide
 
@@ -130,7 +130,7 @@ class Evaluation:
         found = calibrate(self.images)
         low, high = found.interval
         calibration = Calibration(
-            model=self.model.checksum,
+            model=self.images[0].model,
             images=len(self.images),
             objects=sum(len(image.truth) for image in self.images),
             interval=(round(low, 3), round(high, 3)),
@@ -215,7 +215,7 @@ def _judge(
 ) -> Judged:
     extent, path = (image.pixels.shape[0], image.pixels.shape[1]), cast(Path, image.path)
     mpp = image.mpp or request.mpp
-    with planned(path, request, detector, mpp=mpp, cell_types="none") as (slide, plan):
+    with planned(path, request, detector, mpp=mpp, cell_types="none") as (slide, plan, detector):
         protocol = plan.protocol
         low = protocol.changed(score=min(LOWEST_SCORE, protocol.score), intensity=False)
         count = SlideCount(slide, replace(plan, protocol=low), detector)
@@ -234,6 +234,7 @@ def _judge(
         group=image.group,
         score=protocol.lowest_score,
         protocol=protocol,
+        model=detector.info.checksum,
     )
 
 
@@ -245,8 +246,11 @@ def planned(
     *,
     mpp: float | None,
     cell_types: str | None = None,
-) -> Iterator[tuple[Slide, Plan]]:
-    """An image, opened, and the plan of its count."""
+) -> Iterator[tuple[Slide, Plan, Detector]]:
+    """An image, opened, the plan of its count, and what counts it.
+
+    That is another detector where the image's protocol has another model of nuclei.
+    """
     wanted = CountRequest(
         image=path,
         model=request.model,
@@ -259,17 +263,16 @@ def planned(
     )
     with open_slide(path, mpp=mpp) as slide:
         assay = choose_assay(slide, wanted)
-        if (
-            request.protocol is None
-            and str(request.model) in SHIPPED_MODELS
-            and assay.protocol.model != str(request.model)
-        ):
-            raise SettingsError(
-                f"{path.name}: protocol {assay.protocol.name} is for the model "
-                f"{assay.protocol.model}; name the protocol",
-                hint="protocol",
-            )
-        yield slide, make_plan(slide, wanted, detector.info, assay=assay, detector=detector)
+        if assay.model != request.model and request.protocol is None:
+            if assay.model == CELLS:
+                raise SettingsError(
+                    f"{path.name}: protocol {assay.protocol.name} is for the model {CELLS}; name "
+                    "the protocol",
+                    hint="protocol",
+                )
+            detector = replace(request, model=assay.model).detector()
+        plan = make_plan(slide, wanted, detector.info, assay=assay, detector=detector)
+        yield slide, plan, detector
 
 
 def _on_image(cells: Instances, frame: Frame, extent: tuple[int, int]) -> Instances:

@@ -50,7 +50,8 @@ class Judged(Compared):
     """One image with what was found and what is annotated, on the image's own pixels.
 
     Found is everything down to a low score: average precision needs it. Objects below ``score`` are
-    not counted. ``group`` is ``set/modality``: what the scores are told apart by.
+    not counted. ``group`` is ``set/modality``: what the scores are told apart by; ``model`` the
+    checksum of the one that counted.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Judged(Compared):
     group: str
     score: float
     protocol: CountProtocol
+    model: str
 
     @cached_property
     def counted(self) -> NDArray[np.bool_]:

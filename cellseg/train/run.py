@@ -57,6 +57,7 @@ STARTS = {
     "coco": "torchvision Mask R-CNN ResNet-50 FPN, COCO_V1",
     "default": "the default model of cellseg",
     "cells": "the model of whole cells of cellseg",
+    "ihc": "the model of immunohistochemistry of cellseg",
     "imagenet": "EfficientNet-Lite0 on ImageNet (TensorFlow's weights, Apache-2.0)",
     "none": "random weights",
 }
@@ -64,13 +65,18 @@ STARTS = {
 
 
 def train(
-    request: TrainRequest, *, report: Report | None = None, augment: Augment = random_crop
+    request: TrainRequest,
+    *,
+    report: Report | None = None,
+    augment: Augment = random_crop,
+    kept: str = "",
 ) -> Trained:
     """Train a model, or go on with a training, to the end of its bounds.
 
     An interrupt saves and raises ``KeyboardInterrupt``; the same call goes on from there.
     ``report`` gets every :class:`Notice`, :class:`Progress` and :class:`Validated`. ``augment``
-    makes the crops; another one for data of a kind that the usual changes do not fit.
+    makes the crops; another one for data of a kind that the usual changes do not fit. Arrays whose
+    names begin with ``kept`` stay as they are.
 
     InputError if annotations or images are at fault, with one line a fault; WeightsError if the
     weights to start from are missing or damaged; SettingsError if the folder holds another
@@ -78,10 +84,12 @@ def train(
     """
     device = pick_device(request.device)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        return _train(request, device, report or (lambda event: None), augment)
+        return _train(request, device, report or (lambda event: None), augment, kept)
 
 
-def _train(request: TrainRequest, device: torch.device, tell: Report, augment: Augment) -> Trained:
+def _train(
+    request: TrainRequest, device: torch.device, tell: Report, augment: Augment, kept: str
+) -> Trained:
     before = _found(request)
     # New arrays, and which proposals a step learns from, are drawn from torch's own generator.
     torch.manual_seed(request.seed + (1000 * before[1].step if before else 0))
@@ -101,6 +109,8 @@ def _train(request: TrainRequest, device: torch.device, tell: Report, augment: A
     else:  # what it started from is on record
         arrays, is_taught = before[0]["model"], bool(known["is_taught"])
     model = _network(arrays, request, len(data.classes)).to(device)
+    for name, value in model.named_parameters():
+        value.requires_grad_(value.requires_grad and not (kept and name.startswith(kept)))
     trainer = Trainer(model, request, fresh=request.init in FRESH, is_taught=is_taught)
     if before is not None:
         trainer.load(*before)

@@ -174,10 +174,15 @@ def teach(
     if object is not None:
         more |= {"object": object} | ({"classes": (object,)} if len(card.classes) == 1 else {})
     taught = _card(card, opened, lessons, told).model_copy(update=more)
-    heads = {name: value for name, value in learned.items() if is_head(name)}
+    below = read_model(base)[0] if card.base else state
+    heads = {
+        name: value
+        for name, value in learned.items()
+        if is_head(name) or not torch.equal(state[name], below[name])
+    }
     whole = network_of(learned, len(card.classes), base)
     measured = input_ranges(whole, (seen(*one)[1] for one in some))
-    ranges = {name: ends for name, ends in measured.items() if is_head(name)}
+    ranges = {name: ends for name, ends in measured.items() if name in heads}
     save_model(output, heads, taught, quantise=True, ranges=ranges)
     if "openvino" in card.inference and (quick := in_8_bits(output)) is not None:
         looks = [_look(one, everything, some) for one in (torch_of(learned), quick)]

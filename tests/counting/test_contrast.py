@@ -286,7 +286,7 @@ def test_nuclei_among_stained_membranes_are_found_and_doubted(tmp_path):
     centres = shapely.points(nuclei["x"], nuclei["y"])
     met = shapely.STRtree(cellseg.load_result(result.folder).outlines).query(centres, "within")[0]
     found = nuclei["kind"].iloc[np.unique(met)].value_counts() / nuclei["kind"].value_counts()
-    assert found["gland"] > 0.7
+    assert found["gland"] >= 0.8
     assert found["stroma"] > 0.85
     assert any("membranes or cytoplasm" in doubt for doubt in result.warnings)
     assert not any("pixel size" in doubt for doubt in result.warnings)

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 from finished import counted, table_of
 from imageio.v3 import imread, imwrite
+from skimage.data import immunohistochemistry
 from squares import squares
 from synthetic.threshold import ThresholdDetector
 
@@ -21,9 +22,10 @@ from cellseg.judge.evaluate import EvaluateRequest, Evaluation, ImageDone, evalu
 from cellseg.judge.judged import Judged, fates, tally
 from cellseg.judge.report import ranked, sample, write_report
 from cellseg.network.detector import DetectorInfo
+from cellseg.network.modelfile import SHIPPED
 from cellseg.protocol import load_protocol
 
-COUNTED = {"path": Path("a.png"), "protocol": load_protocol("he")}
+COUNTED = {"path": Path("a.png"), "protocol": load_protocol("he"), "model": "1" * 64}
 
 WHITE, NUCLEUS = (236, 214, 228), (80, 50, 140)
 
@@ -130,6 +132,18 @@ def test_a_set_is_called_as_its_folder(tmp_path, stand_in, monkeypatch):
     monkeypatch.chdir(tmp_path)
     evaluation, _ = evaluated(Path("val.json"))
     assert evaluation.images[0].group == f"{tmp_path.name}/histology"
+
+
+def test_an_image_is_counted_by_the_model_of_its_protocol(tmp_path):
+    path = write_set(tmp_path, [PLACES, PLACES], [PLACES, PLACES])
+    imwrite(tmp_path / "0.png", immunohistochemistry()[:160, :200])
+    imwrite(
+        tmp_path / "1.png",
+        np.asarray(imread(tmp_path / "1.png") == NUCLEUS)[..., 0] * np.uint8(200),
+    )
+    *_, evaluation = evaluate(EvaluateRequest(data=(path,)))
+    told = [(image.protocol.name, image.model) for image in evaluation.images]
+    assert told == [("ihc", SHIPPED["ihc"]), ("fluorescence", SHIPPED["default"])]
 
 
 def test_the_report_shows_tables_plots_and_the_worst_images_first(tmp_path, stand_in):

@@ -102,7 +102,7 @@ def judged(truth, scores):
     found = squares(*places[: len(scores)], scores=scores)
     return Judged(
         found, goals, (10, 400), name="a", path=Path("a.png"), group="b", score=0.9,
-        protocol=load_protocol("he"),
+        protocol=load_protocol("he"), model="1" * 64,
     )  # fmt: skip
 
 

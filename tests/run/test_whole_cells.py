@@ -203,6 +203,7 @@ def test_a_protocol_sees_its_own_classes_alone(model):
     [
         ("blood_smear", "default", "cells"),
         ("he", "default", "default"),
+        ("ihc", "default", "ihc"),
         ("blood_smear", "cells", "cells"),
         ("phase_contrast", "mine.safetensors", "mine.safetensors"),
         ("he", "cells", None),

@@ -193,6 +193,19 @@ def test_a_taught_model_is_small_and_counts_another_slide(result, tmp_path, quic
     assert read_card(again.model).base == card.base
 
 
+def test_a_models_own_pyramid_is_kept_when_it_is_taught(result, tmp_path, quick, monkeypatch):
+    better(monkeypatch)
+    own, card = read_model("ihc")
+    model = load_result(result).section("model") | {"file": "ihc", "checksum": card.checksum}
+    edit(result, model=model)
+    told = cellseg.teach(result, tmp_path / "mine.safetensors", done=["all"])
+    taught, base = read_model(told.model)[0], read_model("default")[0]
+    pyramid = [name for name in base if "fpn" in name]
+    assert pyramid
+    assert all(torch.allclose(taught[name], own[name], atol=1e-3) for name in pyramid)
+    assert not any(torch.equal(own[name], base[name]) for name in pyramid)
+
+
 def test_time_is_left_for_the_looks_after_learning(result, tmp_path, monkeypatch):
     clock, look, given = [0.0], teaching._look, []
     monkeypatch.setattr(teaching, "time", SimpleNamespace(monotonic=lambda: clock[0]))
