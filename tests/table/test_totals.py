@@ -236,7 +236,8 @@ def test_many_scores_close_to_the_threshold_are_said():
     assert unsure(scores, 0.3) != []
     assert unsure(scores, 0.15) == []
     assert unsure(np.append(scores, np.nan), 0.3) == unsure(scores, 0.3)  # one drawn by a person
-    assert unsure(scores[:10], 0.3) == []
+    assert unsure(scores[:20], 0.3) != []
+    assert unsure(scores[:19], 0.3) == []
 
 
 def test_specks_are_said():
