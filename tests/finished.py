@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -174,32 +174,10 @@ def counted_folder(
     return counted(request, detector)[0].folder
 
 
-@dataclass(frozen=True)
-class Changed:
+def changed(folder: Path, **decisions: Any) -> tuple[Result, list[str]]:
     """A result that was derived anew, and what a person was told."""
-
-    result: Result
-    notes: tuple[str, ...]
-
-
-def classify_result(folder, markers, *, image=None) -> Changed:
-    """Other classes by measurement."""
-    return _changed(folder, image=image, markers=tuple(markers))
-
-
-def expand_result(folder, by, *, image=None) -> Changed:
-    """Other cells around the nuclei."""
-    return _changed(folder, image=image, expand=by)
-
-
-def spatial_result(folder, *, within=None) -> Changed:
-    """Columns on where cells lie."""
-    return _changed(folder, spatial=True, within=within)
-
-
-def _changed(folder, **decisions) -> Changed:
-    notes = []
-    return Changed(change(folder, on_notice=notes.append, **decisions), tuple(notes))
+    notes: list[Notice] = []
+    return change(folder, on_notice=notes.append, **decisions), [*map(str, notes)]
 
 
 def table_of(event: CountResult) -> pd.DataFrame:

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from finished import IHC, classify_result, counted_folder, edit, expand_result
+from finished import IHC, changed, counted_folder, edit
 from PIL import Image
 from scipy import ndimage
 from synthetic import DAB_THRESHOLDS, ImmunoScene, PyramidLayout, draw_immuno, write_pyramid
@@ -16,7 +16,7 @@ from cellseg.errors import InputError, SettingsError
 from cellseg.export import export
 from cellseg.protocol import Marker, load_protocol
 from cellseg.result import load_result
-from cellseg.run import save
+from cellseg.run import change, save
 
 RED = "intensity_mean_red"
 
@@ -27,7 +27,7 @@ def pixels(path):
 
 
 def one(threshold, **more):
-    return [Marker(measure="nucleus_dab_od_mean", threshold=threshold, **more)]
+    return (Marker(measure="nucleus_dab_od_mean", threshold=threshold, **more),)
 
 
 def test_positive_and_negative_everywhere(folder):
@@ -36,8 +36,7 @@ def test_positive_and_negative_everywhere(folder):
     before = load_result(folder)
     table = before.table.load()
     outlines = pixels(before.path / "outlines.png")
-    done = classify_result(folder, one("auto", name="DAB"))
-    result = done.result
+    result, notes = changed(folder, markers=one("auto", name="DAB"))
     after = result.table.load()
     positive = (np.arange(1, len(table) + 1) % 5 == 0).sum()
     assert after["class"].value_counts()["positive"] == positive
@@ -57,15 +56,15 @@ def test_positive_and_negative_everywhere(folder):
         assert result.has_export(name)
     assert not np.array_equal(outlines, pixels(result.path / "outlines.png"))
     assert pixels(folder / "histogram.png").shape[1] > 500
-    assert any("lowest point" in note for note in done.notes)
+    assert any("lowest point" in note for note in notes)
 
 
 def test_classified_again_and_again(folder):
-    once = classify_result(folder, one((0.05, 0.1, 0.15))).result
+    once = change(folder, markers=one((0.05, 0.1, 0.15)))
     assert once.run["class_names"] == ["negative", "1+", "2+", "3+"]
     table = once.table.load()
     for thresholds in (0.1, (0.05, 0.1, 0.15)):
-        again = classify_result(folder, one(thresholds)).result
+        again = change(folder, markers=one(thresholds))
     assert again.table.load().equals(table)
     (first,), (second,) = (r.run["summary"]["labelling"] for r in (once, again))
     assert first == second
@@ -74,17 +73,17 @@ def test_classified_again_and_again(folder):
 
 
 def test_how_a_threshold_was_proposed_stays_told(folder):
-    done = classify_result(folder, one("auto"))
-    proposed = done.result.run["classification"]["notes"]
+    result = change(folder, markers=one("auto"))
+    proposed = result.run["classification"]["notes"]
     assert "lowest point" in proposed[0]
-    assert expand_result(folder, 3).result.run["classification"]["notes"] == proposed
-    other = classify_result(folder, one(0.1)).result
+    assert change(folder, expand=3).run["classification"]["notes"] == proposed
+    other = change(folder, markers=one(0.1))
     assert other.run["classification"]["notes"] == []
 
 
 def test_combinations_of_markers_are_counted(folder):
-    markers = [*one(0.1, name="DAB"), Marker(measure=RED, threshold=110.0)]
-    result = classify_result(folder, markers).result
+    markers = (*one(0.1, name="DAB"), Marker(measure=RED, threshold=110.0))
+    result = change(folder, markers=markers)
     counts = result.run["summary"]["cells_per_class"]
     assert list(counts) == ["DAB- red-", "DAB- red+", "DAB+ red-", "DAB+ red+"]
     assert sum(counts.values()) == len(result.table.load())
@@ -95,11 +94,11 @@ def test_combinations_of_markers_are_counted(folder):
 @pytest.mark.parametrize("is_classified", [False, True])
 def test_a_histogram_without_a_threshold_is_drawn_and_nothing_else_changes(folder, is_classified):
     if is_classified:
-        classify_result(folder, one(0.1))
+        change(folder, markers=one(0.1))
     before, old = load_result(folder), (folder / "cells.csv").read_bytes()
     panels = [pixels(folder / "histogram.png").shape[0]] if is_classified else []
     with pytest.raises(SettingsError, match=r"no threshold is proposed.*histogram\.png"):
-        classify_result(folder, [Marker(measure="score", threshold="auto")])
+        change(folder, markers=(Marker(measure="score", threshold="auto"),))
     after = load_result(folder)
     assert after.changed() is None
     assert (folder / "cells.csv").read_bytes() == old
@@ -108,31 +107,31 @@ def test_a_histogram_without_a_threshold_is_drawn_and_nothing_else_changes(folde
     assert {**before.run, "files": 0} == {**after.run, "files": 0}
     assert all(pixels(folder / "histogram.png").shape[0] > 1.5 * rows for rows in panels)
     # The next decision draws its own.
-    classify_result(folder, one(0.1))
+    change(folder, markers=one(0.1))
     assert 300 < pixels(folder / "histogram.png").shape[0] < 600
 
 
 def test_a_threshold_beyond_the_values_is_said(folder):
-    done = classify_result(folder, one(9.0))
-    assert any("above all" in note for note in done.notes)
-    assert done.result.run["classification"]["notes"] == list(done.notes)
+    result, notes = changed(folder, markers=one(9.0))
+    assert any("above all" in note for note in notes)
+    assert result.run["classification"]["notes"] == notes
 
 
 def test_a_table_that_was_edited_is_refused(folder):
     with pytest.raises(InputError, match="no such folder"):
-        classify_result(folder / "nothing", one(0.1))
+        change(folder / "nothing", markers=one(0.1))
     path = folder / "cells.csv"
     path.write_text(path.read_text().replace("nucleus", "nukleus", 1))
     with pytest.raises(InputError, match=r"cells\.csv was changed"):
-        classify_result(folder, one(0.1))
+        change(folder, markers=one(0.1))
 
 
 def test_without_the_slide_there_are_no_outlines(folder):
     (folder.parent / "discs.tif").unlink()
-    done = classify_result(folder, one(0.1))
+    result, notes = changed(folder, markers=one(0.1))
     assert not (folder / "outlines.png").exists()
-    assert any("outlines.png and overview.png were left out" in note for note in done.notes)
-    assert done.result.changed() is None
+    assert any("outlines.png and overview.png were left out" in note for note in notes)
+    assert result.changed() is None
 
 
 def test_corrections_from_before_and_after(folder):
@@ -142,7 +141,7 @@ def test_corrections_from_before_and_after(folder):
     corrections.delete(brown[:1])
     corrections.classify(blue[:1].tolist(), "mitosis")
     corrections.split(brown[5])
-    classify_result(folder, one(0.1))
+    change(folder, markers=one(0.1))
     again = Corrections.open(folder)
     again.classify(blue[1:2].tolist(), "positive")
     summary = again.recount()
@@ -155,7 +154,7 @@ def test_corrections_from_before_and_after(folder):
     assert classes["mitosis"] == 1
     assert summary.labelling[0]["positive"] == classes["positive"]
     assert saved.run["summary"]["labelling"][0]["positive"] == classes["positive"]
-    other = classify_result(saved.path, one(9.0)).result
+    other = change(saved.path, markers=one(9.0))
     assert set(other.table.load()["class"]) == {"negative", "positive", "mitosis"}
 
 
@@ -236,8 +235,7 @@ def scans(tmp_path_factory, no_pictures):
 def indices(folders, threshold):
     marker = Marker(measure="dab_od_mean", threshold=threshold)
     scores = [
-        classify_result(folder, [marker]).result.run["summary"]["labelling"][0]
-        for folder in folders
+        change(folder, markers=(marker,)).run["summary"]["labelling"][0] for folder in folders
     ]
     return [100 * score["index"] for score in scores], scores
 

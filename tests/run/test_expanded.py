@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-from finished import copied, counted_folder, edit, expand_result
+from finished import changed, copied, counted_folder, edit
 from synthetic import PyramidLayout, write_pyramid
 from synthetic.discs import discs_at
 
@@ -61,7 +61,7 @@ def folder(tmp_path, counted):
 def test_areas_means_and_labels(folder):
     before = load_result(folder)
     old_table, lines = before.table.load(), before.file("cells.csv").read_text().splitlines()
-    result = expand_result(folder, BY_PX * 0.5).result
+    result = change(folder, expand=BY_PX * 0.5)
     table = result.table.load()
     assert result.changed() is None
     pd.testing.assert_frame_equal(table[list(old_table)], old_table)
@@ -121,11 +121,11 @@ def test_nuclei_that_were_not_expanded_have_no_cells_to_draw(folder):
     with pytest.raises(InputError, match="not expanded") as caught:
         overlay(load_result(folder), cells=True)
     assert not caught.value.hint, "no command but count has an option for it"
-    assert overlay(expand_result(folder, 5).result, cells=True).name == "cells.png"
+    assert overlay(change(folder, expand=5), cells=True).name == "cells.png"
 
 
 def test_corrections_grow_the_cells_anew(folder):
-    result = expand_result(folder, 5).result
+    result = change(folder, expand=5)
     before = result.table.load()
     paired = before.index[before["centroid_y_px"] > 480]
     corrections = Corrections(result)
@@ -147,10 +147,10 @@ def test_corrections_grow_the_cells_anew(folder):
 
 def test_without_the_slide_areas_alone(folder):
     (folder.parent / "rings.tif").unlink()
-    done = expand_result(folder, 5)
+    result, notes = changed(folder, expand=5)
     areas = [f"{part}_area_{unit}" for part in ("cell", "cytoplasm") for unit in ("px", "um2")]
-    assert done.result.run["expansion"]["columns"] == areas
-    assert "areas alone" in done.notes[0]
+    assert result.run["expansion"]["columns"] == areas
+    assert "areas alone" in notes[0]
 
 
 def write_channels(path, *planes, name):
@@ -226,7 +226,7 @@ def test_cells_from_a_channel_end_where_it_ends(whole, tmp_path):
     np.testing.assert_allclose(actin, [1500, 2500] * 6, rtol=0.15)
     rim = np.sqrt(table.loc[~has_cell, "cell_area_px"] / np.pi) - RADIUS
     np.testing.assert_allclose(rim, 4, atol=1)
-    rings = expand_result(result.path, 12.0).result
+    rings = change(result.path, expand=12.0)
     assert rings.table.load()["cell_area_px"].std() > 0
     assert "from" in rings.run["expansion"]
 
@@ -281,7 +281,7 @@ def test_distances_that_are_none(folder):
     before = (folder / "cells.csv").read_bytes()
     for by in (-1, 0, math.nan, math.inf, 1e9, 51, 0.1):
         with pytest.raises(SettingsError, match="µm"):
-            expand_result(folder, by)
+            change(folder, expand=by)
     assert (folder / "cells.csv").read_bytes() == before
     image, output = folder.parent / "rings.tif", folder / "new"
     request = CountRequest(image=image, output=output, prefilter=False, recipe=Recipe(expand=-1.0))
@@ -300,7 +300,7 @@ def test_a_damaged_record_is_one_line_and_nothing_is_changed(folder, part, value
     edit(folder, **{part: value})
     before = [(folder / name).read_bytes() for name in ("run.json", "cells.csv")]
     with pytest.raises(InputError, match=r"run\.json: ") as caught:
-        expand_result(folder, 5)
+        change(folder, expand=5)
     assert "\n" not in str(caught.value)
     assert [(folder / name).read_bytes() for name in ("run.json", "cells.csv")] == before
 
@@ -308,12 +308,12 @@ def test_a_damaged_record_is_one_line_and_nothing_is_changed(folder, part, value
 def test_rows_are_those_of_the_table(folder):
     files = load_result(folder).run["files"]
     edit(folder, files=files | {"cells.csv": files["cells.csv"] | {"rows": 10**12}})
-    assert "cell_area_um2" in expand_result(folder, 5).result.table.load()
+    assert "cell_area_um2" in change(folder, expand=5).table.load()
 
 
 def test_a_picture_of_one_place_stays_when_the_cells_change(folder):
     picture = overlay(load_result(folder), box=(10, 10, 100, 100))
-    changed = expand_result(folder, 3)
+    result, notes = changed(folder, expand=3)
     assert picture.is_file()
-    assert changed.result.has_export(picture.name)
-    assert f"{picture.name} still shows the result before; draw it again" in changed.notes
+    assert result.has_export(picture.name)
+    assert f"{picture.name} still shows the result before; draw it again" in notes

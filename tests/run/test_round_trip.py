@@ -14,15 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
-from finished import (
-    IHC,
-    brown_discs,
-    classify_result,
-    counted,
-    counted_folder,
-    expand_result,
-    spatial_result,
-)
+from finished import IHC, brown_discs, changed, counted, counted_folder
 from synthetic import PyramidLayout, draw_discs, write_pyramid
 from synthetic.threshold import ThresholdDetector
 
@@ -222,8 +214,8 @@ def test_columns_stand_last_and_all_else_stays(folder):
     export(folder, "cells.geojson")
     before = load_result(folder)
     names, lines = list(before.table.load()), before.file("cells.csv").read_text().splitlines()
-    done = spatial_result(folder)
-    result, table = done.result, done.result.table.load()
+    result = change(folder, spatial=True)
+    table = result.table.load()
     assert list(table) == [*names, *COLUMNS]
     new = result.file("cells.csv").read_text().splitlines()
     assert all(line.startswith(f"{old},") for line, old in zip(new, lines, strict=True))
@@ -231,34 +223,34 @@ def test_columns_stand_last_and_all_else_stays(folder):
     assert "neighbours_30um" in (folder / "cells.geojson").read_text()
     assert result.run["spatial"]["border"] == "image"
     assert result.run["spatial"]["medians"]["nearest_neighbour_um"] > 5
-    again = spatial_result(folder, within=60).result
+    again = change(folder, spatial=True, within=60)
     assert list(again.table.load())[-3] == "neighbours_60um"
     assert len(again.run["columns"]) == len(result.run["columns"])
 
 
 def test_with_classes_and_cells_around_in_any_order(folder):
-    spatial_result(folder)
-    done = classify_result(folder, [DAB])
-    table = done.result.table.load()
-    assert done.notes == ()
+    change(folder, spatial=True)
+    result, notes = changed(folder, markers=(DAB,))
+    table = result.table.load()
+    assert notes == []
     positive = table["class"] == "positive"
     places = table[["centroid_y_um", "centroid_x_um"]].to_numpy()
     apart = np.hypot(*(places[:, None] - places[None]).transpose(2, 0, 1))
     np.fill_diagonal(apart, np.inf)
     for name, others in (("neighbour", apart), ("positive", apart[:, positive])):
         np.testing.assert_allclose(table[f"nearest_{name}_um"], others.min(axis=1), atol=2e-4)
-    expanded = expand_result(folder, 3).result.table.load()
+    expanded = change(folder, expand=3).table.load()
     pd.testing.assert_frame_equal(expanded[list(table)], table)
     assert list(expanded)[-1] == "nearest_positive_um"
-    again = spatial_result(folder).result
+    again = change(folder, spatial=True)
     pd.testing.assert_frame_equal(again.table.load(), expanded)
     by_neighbours = Marker(measure="neighbours_30um", threshold=2)
-    crowded = classify_result(folder, [by_neighbours]).result.table.load()
+    crowded = change(folder, markers=(by_neighbours,)).table.load()
     assert (crowded["class"] == "positive").equals(crowded["neighbours_30um"] >= 2)
     with pytest.raises(SettingsError, match=r"neighbours_30um.*is no measurement"):
-        spatial_result(folder, within=50)
+        change(folder, spatial=True, within=50)
     with pytest.raises(SettingsError, match="follows from the classes"):
-        classify_result(folder, [Marker(measure="nearest_positive_um", threshold=9)])
+        change(folder, markers=(Marker(measure="nearest_positive_um", threshold=9),))
 
 
 def test_with_a_count_and_again(slide, tmp_path):
@@ -272,7 +264,7 @@ def test_with_a_count_and_again(slide, tmp_path):
 def test_regions_have_the_border(slide, tmp_path):
     regions = Regions.of([Region.box(50, 50, 450, 350), Region.box(100, 360, 300, 650)])
     there = counted_folder(slide, IHC, regions=regions, output=tmp_path)
-    result = spatial_result(there).result
+    result = change(there, spatial=True)
     table = result.table.load()
     assert result.run["spatial"]["border"] == "regions"
     y, x = table["centroid_y_px"], table["centroid_x_px"]
@@ -284,14 +276,14 @@ def test_regions_have_the_border(slide, tmp_path):
 def test_without_a_pixel_size(cellseg, tmp_path):
     path = brown_discs(tmp_path / "plain.tif", (500, 700), mpp=None)
     there = counted_folder(path, IHC, diameter_px=18.0)
-    done = spatial_result(there)
-    assert list(done.result.table.load())[-2:] == ["nearest_neighbour_px", "border_distance_px"]
-    assert "without a pixel size neighbours and density are left out" in done.notes[0]
+    result, notes = changed(there, spatial=True)
+    assert list(result.table.load())[-2:] == ["nearest_neighbour_px", "border_distance_px"]
+    assert "without a pixel size neighbours and density are left out" in notes[0]
     # The command has no --mpp, which a count has: it is not named here.
     _, out, err = cellseg("spatial", there)
     assert "density are left out (--within)\n" in out + err
-    done = spatial_result(there, within=60)
-    assert list(done.result.table.load())[-2:] == ["neighbours_60px", "border_distance_px"]
+    result = change(there, within=60)
+    assert list(result.table.load())[-2:] == ["neighbours_60px", "border_distance_px"]
     export(there, "cells.parquet")
 
 
@@ -299,5 +291,5 @@ def test_distances_that_are_none(folder):
     before = (folder / "cells.csv").read_bytes()
     for within in (0, -3, 501):
         with pytest.raises(SettingsError, match="1 to 500 µm"):
-            spatial_result(folder, within=within)
+            change(folder, spatial=True, within=within)
     assert (folder / "cells.csv").read_bytes() == before

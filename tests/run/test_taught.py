@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from finished import IHC, classify_result, copied, counted_folder, edit
+from finished import IHC, copied, counted_folder, edit
 from synthetic import PyramidLayout, draw_discs, write_pyramid
 
 import cellseg
@@ -77,13 +77,13 @@ def test_undone_the_model_s_classes_are_back(folder, clicks):
 
 def test_thresholds_and_taught_classes_take_each_other_s_place(folder, clicks):
     taught = cellseg.teach_classes(folder, clicks)
-    markers = [Marker(measure="dab_od_mean", threshold=0.1)]
-    classify_result(folder, markers)
+    markers = (Marker(measure="dab_od_mean", threshold=0.1),)
+    change(folder, markers=markers)
     result = change(folder, taught=taught)
     assert "classification" not in result.run
     assert not (folder / "histogram.png").exists()
     assert Recipe.of(result).markers == ()
-    result = classify_result(folder, markers).result
+    result = change(folder, markers=markers)
     assert Recipe.of(result).taught is None
     assert result.run["class_names"] == ["negative", "positive"]
 

@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from finished import copied, counted_folder, edit, expand_result
+from finished import copied, counted_folder, edit
 from PIL import Image
 from serve import served
 from synthetic import write_disc_slide
@@ -29,6 +29,7 @@ from cellseg.geometry import Box
 from cellseg.palette import colours
 from cellseg.protocol import load_protocol
 from cellseg.result import load_result
+from cellseg.run import change
 from cellseg.serve import Server, Viewer, tiles
 from cellseg.serve.server import MOST_STRANGERS
 from cellseg.serve.viewer import MOST_OPEN
@@ -472,7 +473,7 @@ def test_a_result_without_cells(folder):
 
 
 def test_cells_grown_around_nuclei(counted, folder):
-    expand_result(folder, 3)
+    change(folder, expand=3)
     with served.serving(folder) as client:
         assert client.ask("0/about").json["grown"]
         nuclei, cells = (
