@@ -14,7 +14,7 @@ CHROMIUM = (
 
 
 @pytest.fixture(scope="session")
-def shared() -> Path:
+def shared():
     """The folder of real images beside the checkout; tests that need it skip where it is absent."""
     folder = Path(os.environ.get("CELLSEG_TEST_DATA", Path(__file__).parents[2] / "shared"))
     if not (folder / "slides").is_dir():

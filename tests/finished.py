@@ -2,13 +2,10 @@
 
 import json
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 from synthetic import PyramidLayout, draw_discs, write_pyramid
 from synthetic.threshold import ThresholdDetector
@@ -19,10 +16,9 @@ from cellseg.derive import Recipe, derive
 from cellseg.errors import Notice
 from cellseg.events import CountResult, TileDone
 from cellseg.geometry import Frame
-from cellseg.instances import Instances
-from cellseg.network.detector import Detections, Detector
-from cellseg.protocol import CountProtocol, load_protocol
-from cellseg.result import Change, Result, ResultFolder
+from cellseg.network.detector import Detections
+from cellseg.protocol import load_protocol
+from cellseg.result import ResultFolder
 from cellseg.result.folder import Findings
 from cellseg.run import change, run
 from cellseg.table import Scale, columns, measure
@@ -31,10 +27,10 @@ DISCS = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, larg
 """Every disc that :func:`synthetic.draw_discs` draws is a cell of it."""
 
 
-def left_by(folder: ResultFolder, findings: Findings, *, overview: bool = False) -> Result:
+def left_by(folder, findings, *, overview=False):
     """Finish a folder to which the cells were added; what the record says of itself stays."""
 
-    def complete(change: Change) -> None:
+    def complete(change):
         derive(change, Recipe())
         change.run["summary"] |= findings.record.get("summary", {})
         kept = ("doubts", "warnings", "seconds")
@@ -45,9 +41,7 @@ def left_by(folder: ResultFolder, findings: Findings, *, overview: bool = False)
     return folder.finish(findings, complete)
 
 
-def frame_of(
-    height: int, width: int, *, downsample: float = 1.0, mpp: float | None = None
-) -> Frame:
+def frame_of(height, width, *, downsample=1.0, mpp=None):
     """A slide of level-0 pixels, and the lattice that covers it."""
     return Frame(
         height=height,
@@ -60,16 +54,8 @@ def frame_of(
 
 
 def measured(
-    path: Path,
-    instances: Instances,
-    frame: Frame,
-    classes: Sequence[str],
-    *,
-    channels: Sequence[str] = (),
-    tissue_mm2: float | None = None,
-    is_complete: bool = True,
-    **record: Any,
-) -> Result:
+    path, instances, frame, classes, *, channels=(), tissue_mm2=None, is_complete=True, **record
+):
     """A finished result of masks that are measured on black; ``record`` goes into run.json."""
     black = np.zeros((frame.lattice_height, frame.lattice_width, len(channels)), np.uint8)
     scale = Scale(frame.downsample, frame.mpp)
@@ -94,7 +80,7 @@ def measured(
 IHC = load_protocol("ihc").changed(mpp=1.0, min_area_um2=0.0, tile_px=128, largest_cell_um=40.0)
 
 
-def brown_discs(path: Path, shape=(700, 900), mpp: float | None = 0.5) -> Path:
+def brown_discs(path, shape=(700, 900), mpp=0.5):
     """A slide for :data:`IHC`: discs, every fifth of them brown."""
     drawn = draw_discs(shape, np.random.default_rng(7))
     image = drawn.image.copy()
@@ -103,7 +89,7 @@ def brown_discs(path: Path, shape=(700, 900), mpp: float | None = 0.5) -> Path:
     return path
 
 
-def copied(counted: Path, home: Path, name: str | None = None, *, slide: bool = True) -> Path:
+def copied(counted, home, name=None, *, slide=True):
     """A finished result and its slide in another folder, where both may be changed."""
     image = counted.with_suffix(".tif")
     if slide:
@@ -114,7 +100,7 @@ def copied(counted: Path, home: Path, name: str | None = None, *, slide: bool = 
     return copy
 
 
-def edit(folder: Path, **changes: object) -> None:
+def edit(folder, **changes):
     """Change a result's record."""
     record = json.loads((folder / "run.json").read_text()) | changes
     (folder / "run.json").write_text(json.dumps(record))
@@ -123,7 +109,7 @@ def edit(folder: Path, **changes: object) -> None:
 class BySize(ThresholdDetector):
     """Cells from an area on, lattice pixels, are of the first class, smaller ones of the second."""
 
-    def __init__(self, area_px: int, classes: tuple[str, str]):
+    def __init__(self, area_px, classes):
         super().__init__()
         self.area_px = area_px
         self.info = replace(self.info, classes=classes)
@@ -136,36 +122,31 @@ class BySize(ThresholdDetector):
         ]
 
 
-def request_for(path: Path, **settings: Any) -> CountRequest:
+def request_for(path, **settings):
     """A count of drawn discs, without a prefilter unless said otherwise."""
     return CountRequest(**{"image": path, "protocol": DISCS, "prefilter": False, **settings})
 
 
-def counted(request: CountRequest, detector: Detector | None = None):
+def counted(request, detector=None):
     """The end of a count, by threshold unless said otherwise, and all of its events."""
     events = list(run(request, detector=detector or ThresholdDetector()))
     assert isinstance(events[-1], CountResult)
     return events[-1], events
 
 
-def begun(request: CountRequest, tiles: int):
+def begun(request, tiles):
     """The events that are left of a count by threshold, once so many tiles are done."""
     events = run(request, detector=ThresholdDetector())
     next(one for one in events if isinstance(one, TileDone) and one.done == tiles)
     return events
 
 
-def told(events) -> list[str]:
+def told(events):
     """What a person was told while something was counted."""
     return [str(event) for event in events if isinstance(event, Notice)]
 
 
-def counted_folder(
-    path: Path,
-    protocol: CountProtocol | str,
-    detector: Detector | None = None,
-    **settings: Any,
-) -> Path:
+def counted_folder(path, protocol, detector=None, **settings):
     """The result of a count by threshold, without a prefilter; with fields of the recipe too."""
     recipe = Recipe(**{name: settings.pop(name) for name in Recipe.model_fields.keys() & settings})
     request = CountRequest(
@@ -174,12 +155,12 @@ def counted_folder(
     return counted(request, detector)[0].folder
 
 
-def changed(folder: Path, **decisions: Any) -> tuple[Result, list[str]]:
+def changed(folder, **decisions):
     """A result that was derived anew, and what a person was told."""
     notes: list[Notice] = []
     return change(folder, on_notice=notes.append, **decisions), [*map(str, notes)]
 
 
-def table_of(event: CountResult) -> pd.DataFrame:
+def table_of(event):
     """The table that a count left, on a disk or behind a URL."""
     return Cells(event.summary, event.folder, event.uploaded).table

@@ -53,20 +53,20 @@ CALLS = [
 class Moments:
     """Counts moments by stage and name, and kills the process at one of them."""
 
-    def __init__(self, deadly: tuple[str, int] | None) -> None:
+    def __init__(self, deadly):
         self.deadly = deadly
         self.stage = "counting"
         self.counts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def passed(self, name: str) -> None:
+    def passed(self, name):
         with self._lock:
             moment = f"{self.stage} {name}"
             self.counts[moment] += 1
             if self.deadly == (moment, self.counts[moment]):
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    def begins(self, owner: object, attribute: str, stage: str, *, after: str) -> None:
+    def begins(self, owner, attribute, stage, *, after):
         """With a call of this a stage begins, if it is the next one."""
         original = getattr(owner, attribute)
 
@@ -77,7 +77,7 @@ class Moments:
 
         setattr(owner, attribute, watched)
 
-    def watch(self, owner: object, attribute: str, name: str) -> None:
+    def watch(self, owner, attribute, name):
         original = getattr(owner, attribute)
 
         @functools.wraps(original)
@@ -89,7 +89,7 @@ class Moments:
 
         setattr(owner, attribute, watched)
 
-    def watch_databases(self) -> None:
+    def watch_databases(self):
         connect = sqlite3.connect
 
         class Watched(sqlite3.Connection):
@@ -103,7 +103,7 @@ class Moments:
 
         sqlite3.connect = watched
 
-    def watch_labels(self) -> None:
+    def watch_labels(self):
         put = zarr_files._put
 
         def watched(path, value, exclusive=False):
@@ -120,7 +120,7 @@ class Moments:
         zarr_files._put = watched
 
 
-def request_of(job: dict) -> CountRequest:
+def request_of(job):
     protocol = load_protocol("he").changed(
         mpp=0.5, min_area_um2=0.0, tile_px=320, largest_cell_um=20.0, intensity=False
     )
@@ -138,7 +138,7 @@ def request_of(job: dict) -> CountRequest:
     return replace(request, score=job.get("score"))
 
 
-def child(job: dict, answer: int) -> None:
+def child(job, answer):
     """One run; what it said and how often each moment came, to the pipe."""
     # The picture takes longer than all the rest, and its drawing is not what is killed here.
     pictures.draw_picture = lambda name, result, slide, path: path.write_bytes(name.encode())
@@ -168,7 +168,7 @@ def child(job: dict, answer: int) -> None:
     os.write(answer, json.dumps([notes, cells, moments.counts]).encode())
 
 
-def main() -> None:
+def main():
     for line in sys.stdin:
         job = json.loads(line)
         reading, writing = os.pipe()

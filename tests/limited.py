@@ -7,10 +7,8 @@ import sys
 import tempfile
 import threading
 import tracemalloc
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 PROBE = """
 import logging
@@ -42,14 +40,14 @@ ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
 
 
-def python(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+def python(*arguments, **options):
     """A child that ran Python with these arguments, and what it said."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     given = {"cwd": ROOT, "env": ENVIRONMENT, **pipes, **options}
     return subprocess.run([sys.executable, *map(str, arguments)], text=True, check=False, **given)
 
 
-def peak_of(call: Callable[[], object]) -> int:
+def peak_of(call):
     """The most memory that Python takes during a call, in bytes."""
     tracemalloc.start()
     try:
@@ -69,10 +67,10 @@ class Outcome:
     peak_bytes: int
 
 
-def limited(*arguments: str, memory: int = 6_000_000_000, wall_s: float = 120) -> Outcome:
+def limited(*arguments, memory=6_000_000_000, wall_s=120):
     """Run Python with arguments; its address space is limited, and it is killed when it hangs."""
 
-    def limit() -> None:
+    def limit():
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

@@ -3,7 +3,6 @@
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -11,17 +10,17 @@ import tifffile
 import zarr
 
 from cellseg.geometry import Box
-from cellseg.slide import Slide, open_slide
+from cellseg.slide import open_slide
 
 MPP = 0.5
 
 
-def rotted(data: bytes) -> bytes:
+def rotted(data):
     """What no codec reads."""
     return b"\xff" * len(data)
 
 
-def spoil(path: Path, tile: int, damage=rotted, *, page=lambda tif: tif.pages[0]) -> None:
+def spoil(path, tile, damage=rotted, *, page=lambda tif: tif.pages[0]):
     """Damage one tile of a page of a TIFF."""
     with tifffile.TiffFile(path) as tif:
         found = page(tif)
@@ -33,23 +32,23 @@ def spoil(path: Path, tile: int, damage=rotted, *, page=lambda tif: tif.pages[0]
         file.write(damage(data))
 
 
-def saved(folder: Path, pixels: np.ndarray, name: str = "image.tif", **options: object) -> Path:
+def saved(folder, pixels, name="image.tif", **options):
     """A TIFF as tifffile writes it."""
     tifffile.imwrite(folder / name, pixels, **options)
     return folder / name
 
 
-def whole(slide: Slide) -> np.ndarray:
+def whole(slide):
     return slide.read(Box(0, 0, slide.height, slide.width))
 
 
-def pixels_of(path: Path, **options: Any) -> np.ndarray:
+def pixels_of(path, **options):
     """All pixels of a slide."""
     with open_slide(path, **options) as slide:
         return whole(slide)
 
 
-def trestle(path: Path, pixels: np.ndarray) -> Path:
+def trestle(path, pixels):
     """A Trestle TIFF, which OpenSlide tells by its Software and the overlaps in its text.
 
     Its pixel size stands in the resolution tags, as OpenSlide has it.
@@ -62,7 +61,7 @@ def trestle(path: Path, pixels: np.ndarray) -> Path:
     return path
 
 
-def philips(path: Path, pixels: np.ndarray) -> Path:
+def philips(path, pixels):
     """A Philips TIFF of one level."""
     size = (
         '<Attribute Name="DICOM_PIXEL_SPACING" Group="0x0028" Element="0x0030" '
@@ -89,7 +88,7 @@ def philips(path: Path, pixels: np.ndarray) -> Path:
     return path
 
 
-def dicom(path: Path, pixels: np.ndarray, *, series: str = "1.2.3.4", tile: int = 128) -> Path:
+def dicom(path, pixels, *, series="1.2.3.4", tile=128):
     """One level of a whole-slide series, tiles not compressed."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, VLWholeSlideMicroscopyImageStorage
@@ -133,7 +132,7 @@ def dicom(path: Path, pixels: np.ndarray, *, series: str = "1.2.3.4", tile: int 
     return path
 
 
-def mirax(path: Path, pixels: np.ndarray, *, tile: int = 64, overlap: int = 0) -> Path:
+def mirax(path, pixels, *, tile=64, overlap=0):
     """A MIRAX of two levels in PNG tiles: the file, and a folder of the same name beside it."""
     rows, columns = (-(-side // tile) for side in pixels.shape[:2])
     rows, columns = rows + rows % 2, columns + columns % 2
@@ -178,9 +177,7 @@ def mirax(path: Path, pixels: np.ndarray, *, tile: int = 64, overlap: int = 0) -
     return path
 
 
-def czi(
-    path: Path, pixels: np.ndarray, *, corners: tuple[tuple[int, int], ...] = ((0, 0),)
-) -> Path:
+def czi(path, pixels, *, corners=((0, 0),)):
     """A scene for each corner (y, x); (h, w, 3) is colour, (channels, h, w) is not."""
     from pylibCZIrw.czi import create_czi
 
@@ -200,7 +197,7 @@ def czi(
     return path
 
 
-def lif(path: Path, images: dict[str, np.ndarray]) -> Path:
+def lif(path, images):
     """Images of (channels, h, w), laid out as Leica describes the format."""
     blocks, elements = b"", ""
     for number, (name, pixels) in enumerate(images.items()):
@@ -236,7 +233,7 @@ def lif(path: Path, images: dict[str, np.ndarray]) -> Path:
     return path
 
 
-def _lv(name: str, value: object) -> bytes:
+def _lv(name, value):
     """An entry of ND2's metadata: a type, a name and a value; a dict is a level of entries."""
     title = f"{name}\0".encode("utf-16-le")
     kinds = {"b": (1, "<B"), "u": (3, "<I"), "e": (2, "<i"), "d": (6, "<d")}
@@ -251,7 +248,7 @@ def _lv(name: str, value: object) -> bytes:
     return struct.pack("<BB", number, len(title) // 2) + title + struct.pack(form, value)
 
 
-def nd2(path: Path, pixels: np.ndarray) -> Path:
+def nd2(path, pixels):
     """One frame of (channels, h, w), laid out as Nikon's version 3 is."""
     channels, height, width = pixels.shape
     attributes = {
@@ -297,7 +294,7 @@ CELLS = 23
 """In :data:`PICTURE`."""
 
 
-def picture() -> np.ndarray:
+def picture():
     """(400, 530, 3): dark discs on glass, none of its mirror images like itself."""
     rng = np.random.default_rng(3)
     pixels = np.full((400, 530, 3), (240, 235, 242), np.uint8)
@@ -312,7 +309,7 @@ def picture() -> np.ndarray:
 PICTURE = picture()
 
 
-def tiff(path: Path, **options: object) -> Path:
+def tiff(path, **options):
     tifffile.imwrite(
         path, PICTURE, tile=(128, 128), photometric="rgb", resolution=(20_000, 20_000),
         resolutionunit="CENTIMETER", **options,
@@ -320,9 +317,7 @@ def tiff(path: Path, **options: object) -> Path:
     return path
 
 
-def ome_zarr(
-    path: Path, pixels: np.ndarray = PICTURE, chunks: tuple[int, int, int] = (1, 128, 128)
-) -> Path:
+def ome_zarr(path, pixels=PICTURE, chunks=(1, 128, 128)):
     """(h, w, channels) in chunks of (channels, y, x)."""
     group = zarr.open_group(str(path), mode="w", zarr_format=2)
     group.create_array("0", data=np.ascontiguousarray(pixels.transpose(2, 0, 1)), chunks=chunks)
@@ -333,7 +328,7 @@ def ome_zarr(
     return path
 
 
-def wsidicom_pyramid(folder: Path) -> Path:
+def wsidicom_pyramid(folder):
     """As wsidicom writes one: a file a level."""
     from wsidicom import WsiDicom
 
@@ -368,7 +363,7 @@ GREYS: dict[str, Writer] = {
 }
 
 
-def _grey_tiff(path: Path) -> Path:
+def _grey_tiff(path):
     size = {f"PhysicalSize{a}": MPP for a in "XY"}
     tifffile.imwrite(path, DYES, metadata={"axes": "CYX", **size}, photometric="minisblack")
     return path
@@ -377,11 +372,11 @@ def _grey_tiff(path: Path) -> Path:
 AXES = [{"name": axis, "unit": "micrometer"} for axis in "yx"]
 
 
-def plate(path: Path, version: int = 2) -> Path:
+def plate(path, version=2):
     """Wells A01 (two fields), B03 (the second field missing) and C07 (missing)."""
     group = zarr.open_group(str(path), mode="w", zarr_format=version)
 
-    def said(where: str, entry: dict[str, object]) -> None:
+    def said(where, entry):
         one = group.require_group(where) if where else group
         one.attrs.update({"ome": {"version": "0.5", **entry}} if version == 3 else entry)
 

@@ -46,7 +46,7 @@ HOMES = {
 
 
 @cache
-def files() -> dict[str, Path]:
+def files():
     """Each module of the house by its dotted name; the package's own face is none."""
     found = {}
     for path in sorted([*ROOT.rglob("*.py"), *PLUGIN.rglob("*.py")]):
@@ -57,7 +57,7 @@ def files() -> dict[str, Path]:
     return found
 
 
-def room_of(module: str) -> str:
+def room_of(module):
     package, *rest = module.split(".")
     if package == PLUGIN.name:
         return "napari"
@@ -65,7 +65,7 @@ def room_of(module: str) -> str:
 
 
 @cache
-def imported(module: str) -> list[tuple[str, str]]:
+def imported(module):
     """What a module imports: a module and a name in it, empty for the module itself."""
     found = []
     for node in ast.walk(ast.parse(files()[module].read_text(encoding="utf-8"))):
@@ -77,7 +77,7 @@ def imported(module: str) -> list[tuple[str, str]]:
 
 
 @cache
-def arrows() -> dict[str, set[str]]:
+def arrows():
     """The modules of the house that each module imports, for type checking too."""
     return {
         module: {
@@ -90,7 +90,7 @@ def arrows() -> dict[str, set[str]]:
     }
 
 
-def floors_of(graph: dict[str, set[str]]) -> dict[str, int]:
+def floors_of(graph):
     """The floor of each node: one above the highest that it stands on.
 
     Raises
@@ -104,7 +104,7 @@ def floors_of(graph: dict[str, set[str]]) -> dict[str, int]:
     return floors
 
 
-def rooms() -> dict[str, set[str]]:
+def rooms():
     """The rooms that each room imports from."""
     graph: dict[str, set[str]] = {room_of(module): set() for module in files()}
     for module, targets in arrows().items():

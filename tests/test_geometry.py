@@ -27,7 +27,7 @@ GRIDS = st.builds(
 )
 
 
-def pixels(box: Box) -> set[tuple[int, int]]:
+def pixels(box):
     return {(y, x) for y in range(box.y0, box.y1) for x in range(box.x0, box.x1)}
 
 
@@ -175,7 +175,7 @@ MASKS = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, ma
 
 
 @st.composite
-def instances(draw, *, least: int = 0) -> Instances:
+def instances(draw, *, least=0):
     masks = draw(st.lists(MASKS, min_size=least, max_size=6))
     boxes = []
     for mask in masks:
@@ -186,7 +186,7 @@ def instances(draw, *, least: int = 0) -> Instances:
     return Instances.build(boxes, scores, classes, masks)
 
 
-def same(a: Instances, b: Instances) -> bool:
+def same(a, b):
     return (
         np.array_equal(a.boxes, b.boxes)
         and np.array_equal(a.scores, b.scores)

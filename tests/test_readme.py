@@ -26,7 +26,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FOR_PEOPLE = ["pathologist", "biologist", "engineer"]
 
 
-def commands(text: str) -> list[str]:
+def commands(text):
     """Commands in shell blocks and in tables of a page."""
     shell = "\n".join(re.findall(r"```(?:sh)?\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ")
     lines = [*shell.splitlines(), *re.findall(r"\| `(cellseg [^`]+)` \|$", text, re.MULTILINE)]
@@ -159,7 +159,7 @@ def ran(tmp_path_factory):
     return notebook
 
 
-def outputs(notebook, kind: str) -> list[str]:
+def outputs(notebook, kind):
     return [
         str(output.data[kind])
         for cell in notebook.cells

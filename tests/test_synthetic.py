@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 SMALL = FluorescenceScene(640, 768, nuclei=70)
 
 
-def pieces(labels: np.ndarray) -> list[int]:
+def pieces(labels):
     """Connected parts of each label."""
     found = ndimage.find_objects(labels)
     return [

@@ -1,19 +1,11 @@
 """A real napari window as tests drive it."""
 
-from __future__ import annotations
-
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
 
 from finished import DISCS as PROTOCOL
 from synthetic.threshold import ThresholdDetector
-
-if TYPE_CHECKING:
-    import napari
 
 SETTINGS = {"protocol": PROTOCOL, "prefilter": False, "batch": 1}
 
@@ -21,11 +13,11 @@ SETTINGS = {"protocol": PROTOCOL, "prefilter": False, "batch": 1}
 class SlowDetector(ThresholdDetector):
     """Takes its time, as a network does, or fails."""
 
-    def __init__(self, seconds: float = 0.05, fails_at: int = 0, with_: Exception | None = None):
+    def __init__(self, seconds=0.05, fails_at=0, with_=None):
         super().__init__()
         self.seconds, self.fails_at, self.error, self.calls = seconds, fails_at, with_, 0
 
-    def detect(self, tiles: Sequence[Any], *, fill: float) -> Any:
+    def detect(self, tiles, *, fill):
         self.calls += 1
         if self.error is not None and self.calls >= self.fails_at:
             raise self.error
@@ -33,7 +25,7 @@ class SlowDetector(ThresholdDetector):
         return super().detect(tiles, fill=fill)
 
 
-def pump(until: Callable[[], bool] = lambda: False, seconds: float = 300.0) -> bool:
+def pump(until=lambda: False, seconds=300.0):
     """Let Qt work until something holds."""
     from qtpy.QtWidgets import QApplication
 
@@ -44,14 +36,14 @@ def pump(until: Callable[[], bool] = lambda: False, seconds: float = 300.0) -> b
     return until()
 
 
-def dock(viewer: napari.Viewer, name: str) -> Any:
+def dock(viewer, name):
     """As from the Plugins menu; in sight, since what a dock holds is hidden until then."""
     dock, widget = viewer.window.add_plugin_dock_widget("cellseg-slides", name)
     assert pump(dock.isVisible, 10)
     return widget
 
 
-def inspecting(viewer: napari.Viewer, result: Path) -> Any:
+def inspecting(viewer, result):
     """The panel that shows a result's cells, its layers open beside it."""
     from cellseg_napari import add_layers, read_result
 
@@ -61,7 +53,7 @@ def inspecting(viewer: napari.Viewer, result: Path) -> Any:
     return found
 
 
-def counter(viewer: napari.Viewer, slide: Path | None = None) -> Any:
+def counter(viewer, slide=None):
     """The panel that counts, a slide open beside it."""
     from cellseg_napari import read_slide
     from napari.layers import Layer
@@ -71,7 +63,7 @@ def counter(viewer: napari.Viewer, slide: Path | None = None) -> Any:
     return dock(viewer, "Count cells")
 
 
-def start(widget: Any, detector: ThresholdDetector | None = None, **changes: object) -> None:
+def start(widget, detector=None, **changes):
     """Begin to count what the form says."""
     from cellseg_napari._count import request_of
 
@@ -79,20 +71,20 @@ def start(widget: Any, detector: ThresholdDetector | None = None, **changes: obj
     widget.run(request, detector or ThresholdDetector())
 
 
-def counted(widget: Any, detector: ThresholdDetector | None = None, **changes: object) -> None:
+def counted(widget, detector=None, **changes):
     """Count to the end."""
     start(widget, detector, **changes)
     assert pump(lambda: widget.job is None)
 
 
-def choose(box: Any, text: str) -> None:
+def choose(box, text):
     """As a person does in a list."""
     place = box.findText(text)
     assert place >= 0, [box.itemText(n) for n in range(box.count())]
     box.setCurrentIndex(place)
 
 
-def press(viewer: napari.Viewer, key: str) -> None:
+def press(viewer, key):
     """A key, while the canvas has the focus; only the active window's keys are heard."""
     from qtpy.QtCore import Qt
     from qtpy.QtTest import QTest
@@ -111,7 +103,7 @@ def press(viewer: napari.Viewer, key: str) -> None:
     pump(seconds=0.05)
 
 
-def click(viewer: napari.Viewer, world: tuple[float, float], *modifiers: str) -> None:
+def click(viewer, world, *modifiers):
     """As napari's canvas tells a click."""
     event = SimpleNamespace(type="mouse_press", position=world, modifiers=modifiers)
     for callback in list(viewer.mouse_drag_callbacks):

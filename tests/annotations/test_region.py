@@ -232,7 +232,7 @@ def filled(rings, shape, corner=(0, 0)):
     return mask
 
 
-def ellipse(y: float, x: float, radii: tuple[float, float]) -> np.ndarray:
+def ellipse(y, x, radii):
     angles = np.linspace(0, 2 * np.pi, 60, endpoint=False)
     return np.stack([x + radii[1] * np.cos(angles), y + radii[0] * np.sin(angles)], axis=1)
 

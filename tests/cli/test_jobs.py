@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,7 +21,7 @@ from cellseg.counting.request import CountRequest
 
 
 @pytest.fixture(scope="module")
-def scans(tmp_path_factory) -> Path:
+def scans(tmp_path_factory):
     """Five fields and a broken file."""
     folder = tmp_path_factory.mktemp("scans")
     for seed in range(5):
@@ -31,7 +30,7 @@ def scans(tmp_path_factory) -> Path:
     return folder
 
 
-def started(scans: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+def started(scans, out, *options):
     command = [sys.executable, "-m", "cellseg", "count", str(scans), "--output", str(out), "--json"]
     return subprocess.Popen(
         [*command, *options], env=ENVIRONMENT, text=True,
@@ -39,13 +38,13 @@ def started(scans: Path, out: Path, *options: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def done(scans: Path, out: Path, *options: str) -> tuple[int, str, str]:
+def done(scans, out, *options):
     with started(scans, out, *options) as process:
         said = process.communicate(timeout=300)
         return process.returncode, *said
 
 
-def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
+def workers(process):
     """Processes that count, once they do: their first line of code starts a thread."""
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline and process.poll() is None:
@@ -127,7 +126,7 @@ def test_many_small_files_are_counted_by_all_cores(
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Linux enforces the limit")
 
 
-def _refused_by_numpy() -> MemoryError:
+def _refused_by_numpy():
     with pytest.raises(MemoryError) as refused:
         np.empty(1 << 60, np.uint8)
     return refused.value
@@ -171,7 +170,7 @@ def test_a_lack_of_memory_is_told_as_such(cellseg, tmp_path, monkeypatch, error)
     picture = tmp_path / "a.png"
     Image.new("L", (9, 9)).save(picture)
 
-    def run(request: object, **options: object) -> None:
+    def run(request, **options):
         raise error
 
     monkeypatch.setattr("cellseg.run.run", run)

@@ -38,7 +38,7 @@ print(code, *sys.modules, file=sys.stderr)
 """Commands one after another in one process, and the exit code of the last."""
 
 
-def loaded(code: str, *args: object) -> tuple[str, set[str], str]:
+def loaded(code, *args):
     """Exit code and modules that a process of its own ends with, and what it said."""
     done = python("-c", code, *args, cwd=None, env=None)
     *said, last = done.stderr.splitlines()

@@ -33,18 +33,18 @@ class Known:
     label: int = 0
 
 
-def ellipse(shape, cy, cx, ry, rx) -> np.ndarray:
+def ellipse(shape, cy, cx, ry, rx):
     y, x = np.ogrid[: shape[0], : shape[1]]
     return ((y - cy) / (ry + 0.5)) ** 2 + ((x - cx) / (rx + 0.5)) ** 2 <= 1
 
 
-def rectangle(shape, y0, x0, y1, x1) -> np.ndarray:
+def rectangle(shape, y0, x0, y1, x1):
     frame = np.zeros(shape, dtype=bool)
     frame[y0:y1, x0:x1] = True
     return frame
 
 
-def as_instances(cells: list[Known]) -> Instances:
+def as_instances(cells):
     boxes = [box_of(cell.frame) for cell in cells]
     return Instances.build(
         [box.corners for box in boxes],
@@ -54,7 +54,7 @@ def as_instances(cells: list[Known]) -> Instances:
     )
 
 
-def seen(cells: list[Known], window: Box) -> Instances:
+def seen(cells, window):
     """What a perfect detector finds in a window: the part of each cell inside it."""
     parts = []
     for cell in cells:
@@ -65,7 +65,7 @@ def seen(cells: list[Known], window: Box) -> Instances:
     return as_instances(parts)
 
 
-def detections(cells: list[Known], grid: TileGrid, *, without=(), failed=()) -> PLACES:
+def detections(cells, grid, *, without=(), failed=()):
     """What a perfect detector finds in each tile; nothing in those that failed."""
     places = {(tile.row, tile.column): tile for tile in grid}
     return {
@@ -78,12 +78,12 @@ def detections(cells: list[Known], grid: TileGrid, *, without=(), failed=()) -> 
 # Running the merge, and comparing -----------------------------------------------------------------
 
 
-def pending(merger: SeamMerger) -> int:
+def pending(merger):
     """Instances that are held in memory because a tile is missing."""
     return len(merger._graph.open.union(*merger._waiting.values()))
 
 
-def merge(grid: TileGrid, found: PLACES, *, order=None, absent=()) -> tuple[Settled, MergeStats]:
+def merge(grid, found, *, order=None, absent=()):
     merger = SeamMerger(grid, absent=absent)
     results = [merger.add(grid.at(*place), found[place]) for place in order or list(found)]
     results.append(merger.finish())
@@ -98,7 +98,7 @@ def merge(grid: TileGrid, found: PLACES, *, order=None, absent=()) -> tuple[Sett
     )
 
 
-def described(settled: Settled, *, stitched: bool = True) -> Counter:
+def described(settled, *, stitched=True):
     """The cells as a multiset that can be compared."""
     cells = settled.instances
     return Counter(
@@ -114,7 +114,7 @@ def described(settled: Settled, *, stitched: bool = True) -> Counter:
     )
 
 
-def owners(settled: Settled, shape: tuple[int, int]) -> np.ndarray:
+def owners(settled, shape):
     """How many cells claim each pixel."""
     count = np.zeros(shape, dtype=int)
     for i, mask in enumerate(settled.instances.masks):
@@ -122,7 +122,7 @@ def owners(settled: Settled, shape: tuple[int, int]) -> np.ndarray:
     return count
 
 
-def one_tile(height: int, width: int) -> TileGrid:
+def one_tile(height, width):
     side = -(-max(height, width) // 32) * 32
     return TileGrid(height, width, side, 32)
 
@@ -146,7 +146,7 @@ class Item:
         return (-self.score, b.corners, mask, self.label, self.stitched)
 
 
-def reference(grid: TileGrid, found: PLACES, *, absent=()) -> Counter:
+def reference(grid, found, *, absent=()):
     items = _items(grid, found, absent)
     whole = [item for item in items if not item.part]
     parts = [
@@ -176,11 +176,11 @@ def reference(grid: TileGrid, found: PLACES, *, absent=()) -> Counter:
     return result
 
 
-def iou(a: np.ndarray, b: np.ndarray) -> float:
+def iou(a, b):
     return (a & b).sum() / max((a | b).sum(), 1)
 
 
-def _inside(p, grid: TileGrid) -> np.ndarray:
+def _inside(p, grid):
     """What is not within 2 px of an inner edge of a padded tile."""
     inner = np.zeros((grid.height, grid.width), dtype=bool)
     inner[
@@ -190,7 +190,7 @@ def _inside(p, grid: TileGrid) -> np.ndarray:
     return inner
 
 
-def _items(grid: TileGrid, found: PLACES, absent=()) -> list[Item]:
+def _items(grid, found, absent=()):
     items = []
     for place, instances in found.items():
         tile = grid.at(*place)
@@ -214,8 +214,8 @@ def _items(grid: TileGrid, found: PLACES, absent=()) -> list[Item]:
     return items
 
 
-def _joined(parts: list[Item], grid: TileGrid, absent) -> list[Item]:
-    def agree(a: Item, b: Item) -> bool:
+def _joined(parts, grid, absent):
+    def agree(a, b):
         window = a.tile.padded.intersection(b.tile.padded).pixels
         return a.tile != b.tile and iou(a.frame[window], b.frame[window]) >= 0.5
 
@@ -246,7 +246,7 @@ GRIDS = [(64, 32), (96, 32), (128, 32), (64, 64), (96, 64), (96, 32, 64), (64, 6
 
 
 @st.composite
-def small_cells(draw, *, most: int = 25) -> list[Known]:
+def small_cells(draw, *, most=25):
     """Cells below the halo: anything goes, overlaps, copies and cells at the slide's edge."""
     shape = draw(SHAPES)
     cells = []
@@ -265,7 +265,7 @@ def small_cells(draw, *, most: int = 25) -> list[Known]:
 
 
 @st.composite
-def large_cells(draw) -> list[Known]:
+def large_cells(draw):
     """Cells larger than the halo, that may touch, some with a small one inside."""
     shape = draw(SHAPES)
     taken = np.zeros(shape, dtype=bool)
@@ -283,7 +283,7 @@ def large_cells(draw) -> list[Known]:
 
 
 @st.composite
-def noisy_detections(draw) -> tuple[TileGrid, PLACES, set[tuple[int, int]]]:
+def noisy_detections(draw):
     """A bad detector: each tile misses, shifts, rescores, renames and invents cells."""
     cells = draw(st.one_of(small_cells(most=12), large_cells()))
     shape = cells[0].frame.shape
@@ -406,7 +406,7 @@ SHAPE = (200, 200)
 GRID = TileGrid(200, 200, 96, 32)  # cores end at 96 and 192; the first padded tile at 192
 
 
-def merged(*cells: Known, grid: TileGrid = GRID, **options) -> tuple[Settled, MergeStats]:
+def merged(*cells, grid=GRID, **options):
     found = detections(list(cells), grid, **options)
     return merge(grid, found, absent=options.get("without", ()))
 

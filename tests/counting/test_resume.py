@@ -34,7 +34,7 @@ FINISHED = [
 class Runner:
     """Runs of one slide in processes of their own, each killed where it is told."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home):
         self.home = home
         self.image = home / "discs.tif"
         drawn = draw_discs((1130, 1130), np.random.default_rng(1), spacing_px=80)
@@ -46,19 +46,19 @@ class Runner:
             env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
 
-    def __call__(self, output: Path, **job):
+    def __call__(self, output, **job):
         job = {"image": str(self.image), "output": str(output), **job}
         self._process.stdin.write(json.dumps(job) + "\n")
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())
 
-    def finished(self, output: Path, **job) -> Path:
+    def finished(self, output, **job):
         """Run to the end."""
         done = self(output, **job)
         assert done["code"] == 0
         return output / "discs.cellseg"
 
-    def close(self) -> None:
+    def close(self):
         self._process.communicate()
 
 
@@ -87,7 +87,7 @@ def older(runner):
     return runner.finished(runner.home / "older", level=0.9, export=["labels.tif"])
 
 
-def files(folder: Path) -> dict[str, bytes]:
+def files(folder):
     """The table and every chunk of the labels."""
     chunks = [
         path
@@ -100,13 +100,13 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def assert_same(folder: Path, expected: Path) -> None:
+def assert_same(folder, expected):
     assert files(folder) == files(expected)
     extra = {"regions.geojson"}  # where regions were counted
     assert sorted({entry.name for entry in folder.iterdir()} - extra) == FINISHED
 
 
-def assert_whole_or_unfinished(folder: Path, *whole: Path) -> None:
+def assert_whole_or_unfinished(folder, *whole):
     """A folder that can be opened holds one of the ``whole`` results, nothing in between."""
     try:
         load_result(folder)
@@ -116,7 +116,7 @@ def assert_whole_or_unfinished(folder: Path, *whole: Path) -> None:
     assert files(folder) in [files(one) for one in whole]
 
 
-def drawn_moments(counts: dict[str, int], each: int, *, seed: int) -> list[tuple[str, int]]:
+def drawn_moments(counts, each, *, seed):
     """``each`` moments of every stage, spread over all that the stage has."""
     rng = np.random.default_rng(seed)
     found = []

@@ -9,7 +9,6 @@ import sys
 from collections import Counter
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 from zipfile import ZipFile
 
 import numpy as np
@@ -32,10 +31,9 @@ from scipy.ndimage import label as label_image
 from cellseg.annotations.coco import read_coco
 from cellseg.errors import InputError, OutputError, SettingsError
 from cellseg.export import EXPORTS, check_exports, export, outlines_of
-from cellseg.geometry import Frame
 from cellseg.instances import Instances
 from cellseg.result.folder import ResultFolder
-from cellseg.result.result import Result, load_result
+from cellseg.result.result import load_result
 
 SCVERSE = {"cells.h5ad": "anndata", "spatialdata.zarr": "spatialdata"}
 """Exports whose packages may want an older pandas than the rest: tested where they are."""
@@ -43,7 +41,7 @@ SCVERSE = {"cells.h5ad": "anndata", "spatialdata.zarr": "spatialdata"}
 HERE = [name for name in EXPORTS if name not in SCVERSE or find_spec(SCVERSE[name])]
 
 
-def make(path: Path, where: Frame, boxes: list[tuple[int, int, int, int]]) -> Result:
+def make(path, where, boxes):
     """A result of rectangles."""
     masks = [(y0, x0, np.ones((y1 - y0, x1 - x0), bool)) for y0, x0, y1, x1 in boxes]
     return counted(path, masks, where=where, classes=["cell"])
@@ -141,13 +139,13 @@ def test_a_folder_in_use_is_not_exported_to(tmp_path, finished, error, said):
 CLASSES = ["tumour", "=HYPERLINK(1)", "näiv/../\U0001f600"]
 
 
-def blob(radius_y: float, radius_x: float) -> np.ndarray:
+def blob(radius_y, radius_x):
     side_y, side_x = int(np.ceil(radius_y)), int(np.ceil(radius_x))
     y, x = np.mgrid[-side_y : side_y + 1, -side_x : side_x + 1]
     return (y / radius_y) ** 2 + (x / radius_x) ** 2 <= 1
 
 
-def masks_of_all_kinds() -> list[tuple[int, int, np.ndarray]]:
+def masks_of_all_kinds():
     """(y, x, mask): plain ones, one with a hole, one of two parts with a part in a hole's place."""
     ring = blob(12, 14)
     ring[8:15, 9:16] = False
@@ -171,15 +169,7 @@ def masks_of_all_kinds() -> list[tuple[int, int, np.ndarray]]:
     ]
 
 
-def counted(
-    path: Path,
-    masks: list[tuple[int, int, np.ndarray]] | None = None,
-    *,
-    downsample: float = 1.0,
-    mpp: float | None = 0.25,
-    classes: list[str] | None = None,
-    where: Frame | None = None,
-) -> Result:
+def counted(path, masks=None, *, downsample=1.0, mpp=0.25, classes=None, where=None):
     """A result as a run leaves it, of drawn masks, on a lattice of 1300 × 1300 px unless said."""
     masks = masks_of_all_kinds() if masks is None else masks
     classes = CLASSES if classes is None else classes
@@ -194,12 +184,12 @@ def counted(
 
 
 @pytest.fixture(scope="module", params=[1.0, 2.0, 0.6])
-def cells(request, tmp_path_factory) -> Result:
+def cells(request, tmp_path_factory):
     path = tmp_path_factory.mktemp(f"at-{request.param}") / "slide.cellseg"
     return counted(path, downsample=request.param)
 
 
-def areas_of(result: Result) -> dict[int, float]:
+def areas_of(result):
     """Level-0 area of each cell, from the label image."""
     labels = np.asarray(result.labels()[0])
     pixel = result.frame.downsample**2
@@ -208,7 +198,7 @@ def areas_of(result: Result) -> dict[int, float]:
     }
 
 
-def classes_of(result: Result) -> dict[int, str]:
+def classes_of(result):
     table = result.table.load()
     return dict(zip(table["label"].tolist(), table["class"].tolist(), strict=True))
 
@@ -443,7 +433,7 @@ def test_without_a_pixel_size(tmp_path, name):
     assert name != "cells.coco.json" or b'"mpp"' not in text
 
 
-def drawn(result: Result):
+def drawn(result):
     """Of each cell its corner (y, x) and mask, with a pixel around it, and its outline."""
     labels = np.pad(np.asarray(result.labels()[0]), 1)
     places = find_objects(labels)

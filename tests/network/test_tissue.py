@@ -6,7 +6,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from numpy.typing import NDArray
 from tissue_training.network import UNet as Taught
 
 from cellseg.errors import WeightsError
@@ -21,7 +20,7 @@ def finder():
     return TissueFinder()
 
 
-def _mask(search: list[list[int]], extent: tuple[int, int], step: float = 16.0) -> TissueMask:
+def _mask(search, extent, step=16.0):
     array = np.array(search, dtype=bool)
     return TissueMask(array, array, step, extent)
 
@@ -85,12 +84,12 @@ def test_strips_give_what_the_whole_gives(strip, height, width, seed):
     assert whole.shape == (-(-height // 4), -(-width // 4), tissue.CHANNELS)
 
 
-def _glass(side: int) -> NDArray[np.float32]:
+def _glass(side):
     noise = np.random.default_rng(0).normal(0.95, 0.004, (side, side, 3))
     return noise.astype(np.float32)
 
 
-def _with_tissue(side: int) -> NDArray[np.float32]:
+def _with_tissue(side):
     """Glass with a purple, textured island in the upper left quarter."""
     fine = _glass(side)
     rng = np.random.default_rng(1)
@@ -257,7 +256,7 @@ def test_a_slide_read_in_strips_gives_what_the_whole_gives(finder, monkeypatch, 
     features = np.random.default_rng(height).random((height, 70, tissue.CHANNELS), dtype=np.float32)
     made: list[int] = []
 
-    def strip(number: int) -> NDArray[np.float32]:
+    def strip(number):
         made.append(number)
         return features[number * STRIP_ROWS : (number + 1) * STRIP_ROWS]
 
@@ -269,14 +268,14 @@ def test_a_slide_read_in_strips_gives_what_the_whole_gives(finder, monkeypatch, 
     assert sorted(made) in (sorted(set(made)), sorted([*set(made), 0]))
 
 
-def _taught(widths: tuple[int, ...] = (4, 6, 8)) -> Taught:
+def _taught(widths=(4, 6, 8)):
     torch.manual_seed(0)
     net = Taught(3, widths)
     net(torch.rand(4, 3, 32, 32))  # statistics of its norms are other than at the start
     return net.eval()
 
 
-def _net(widths: tuple[int, ...] = (4, 6, 8)) -> UNet:
+def _net(widths=(4, 6, 8)):
     state = {name: value.numpy() for name, value in _taught(widths).state_dict().items()}
     return UNet(state, len(widths))
 

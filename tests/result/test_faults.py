@@ -91,20 +91,20 @@ def expected(slide, result, count):
     return kept.read_bytes()
 
 
-def the_line(err: str) -> str:
+def the_line(err):
     """The one line that says what went wrong, the last one."""
     lines = err.strip().splitlines()
     assert [line for line in lines if line.startswith("cellseg:")] == lines[-1:]
     return lines[-1]
 
 
-def assert_nothing_looks_done(folder: Path) -> None:
+def assert_nothing_looks_done(folder):
     with pytest.raises(InputError):
         load_result(folder)
     assert not (folder / "cells.csv").exists()
 
 
-def assert_finishes(count, result: Path, expected: bytes, *, goes_on: bool | None) -> None:
+def assert_finishes(count, result, expected, *, goes_on):
     code, err = count()
     assert code == 0
     if goes_on is not None:
@@ -206,7 +206,7 @@ def pages(module, most):
     return full
 
 
-def no_space(*_: object, **__: object) -> None:
+def no_space(*_, **__):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 

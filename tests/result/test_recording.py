@@ -9,7 +9,6 @@ from synthetic import write_disc_slide
 
 from cellseg.counting.measured import CellMeasurer
 from cellseg.counting.tiles import TileSource
-from cellseg.geometry import Box
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -76,7 +75,7 @@ def test_no_finished_tile_is_read_or_measured_again(slide, expected, tmp_path, m
     assert all(any(touches(box, tile) for tile in open_tiles) for box in strips)
 
 
-def touches(box: Box, other: Box) -> bool:
+def touches(box, other):
     return box.y0 < other.y1 and other.y0 < box.y1 and box.x0 < other.x1 and other.x0 < box.x1
 
 

@@ -33,7 +33,7 @@ from cellseg.table import Column
 GOLDEN = Path(__file__).parent / "golden" / "cells.csv"
 
 
-def columns(**types: str) -> list[Column]:
+def columns(**types):
     return [Column(name, "", dtype, "") for name, dtype in types.items()]
 
 
@@ -51,12 +51,12 @@ FOUND = Findings(
 )
 
 
-def disk(radius: int) -> np.ndarray:
+def disk(radius):
     y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
     return y**2 + x**2 <= radius**2
 
 
-def disks(centres: list[tuple[int, int]], radius: int = 9) -> Instances:
+def disks(centres, radius=9):
     return Instances.build(
         [(y - radius, x - radius, y + radius + 1, x + radius + 1) for y, x in centres],
         [0.5 + (y * 7 + x) % 50 / 100 for y, x in centres],
@@ -65,7 +65,7 @@ def disks(centres: list[tuple[int, int]], radius: int = 9) -> Instances:
     )
 
 
-def measured(instances: Instances) -> pd.DataFrame:
+def measured(instances):
     areas = instances.areas
     return pd.DataFrame(
         {
@@ -81,7 +81,7 @@ CENTRES = [(40, 40), (1020, 1022), (1024, 2300), (300, 2000), (300, 60), (1250, 
 """One across four chunks, one across two; two in the same row."""
 
 
-def fill(folder: ResultFolder, centres: list[tuple[int, int]] = CENTRES) -> None:
+def fill(folder, centres=CENTRES):
     for part in range(2):
         instances = disks(centres[part::2])
         folder.journal.add_cells(measured(instances), instances)
@@ -96,11 +96,11 @@ def make(path, centres=CENTRES, *, key="k", overview=False, **changes):
 FINISHED = ["cells.csv", "labels.ome.zarr", "measured.parquet", "recipe.json", "run.json"]
 
 
-def contents(path: Path) -> list[str]:
+def contents(path):
     return sorted(entry.name for entry in path.iterdir())
 
 
-def picture(path: Path) -> np.ndarray:
+def picture(path):
     return np.asarray(load_result(path).labels()[0])
 
 

@@ -57,7 +57,7 @@ def test_one_channel_of_an_ome_zarr_decodes_one(tmp_path, chunk, decoded, monkey
     values = 0
     whole = zarr.Array.__getitem__
 
-    def counted(array: zarr.Array, index: object) -> np.ndarray:
+    def counted(array, index):
         nonlocal values
         found = whole(array, index)
         values += found.size
@@ -110,7 +110,7 @@ def test_without_the_extra_the_error_names_it(form, tmp_path, monkeypatch):
     path.write_bytes(bytes(form.at) + (form.starts or (b"a",))[0] + bytes(200))
     found = builtins.__import__
 
-    def without(name: str, *rest: object, **named: object) -> object:
+    def without(name, *rest, **named):
         if name.partition(".")[0] == library:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return found(name, *rest, **named)

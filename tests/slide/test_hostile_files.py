@@ -9,9 +9,7 @@ import os
 import pickle
 import struct
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -31,7 +29,7 @@ SHORT, LONG, ASCII = 3, 4, 2
 GREY = np.arange(30 * 40, dtype=np.uint8).reshape(30, 40) % 100
 
 
-def tiff(path: Path, tags: dict[int, tuple[int, list[int] | bytes]], body: bytes = b"") -> Path:
+def tiff(path, tags, body=b""):
     """A TIFF of one page from its tags; ``body`` lies from byte 8 on, the index behind it."""
     kinds = {ASCII: "B", SHORT: "H", LONG: "I"}
     tags = {258: (SHORT, [8]), 259: (SHORT, [1]), 262: (SHORT, [1]), 277: (SHORT, [1]), **tags}
@@ -54,21 +52,19 @@ def tiff(path: Path, tags: dict[int, tuple[int, list[int] | bytes]], body: bytes
     return path
 
 
-def page(height: int, width: int, **more: Any) -> dict[int, tuple[int, list[int] | bytes]]:
+def page(height, width, **more):
     """Tags of an uncompressed page whose only strip is the body."""
     tags = {256: (LONG, [width]), 257: (LONG, [height]), 278: (LONG, [height]),
             273: (LONG, [8]), 279: (LONG, [height * width])}  # fmt: skip
     return {**tags, **{int(code[1:]): value for code, value in more.items()}}
 
 
-def tiled(
-    size: tuple[int, int], tile: tuple[int, int], offsets: list[int], counts: list[int]
-) -> dict[int, tuple[int, list[int] | bytes]]:
+def tiled(size, tile, offsets, counts):
     return {256: (LONG, [size[1]]), 257: (LONG, [size[0]]), 322: (LONG, [tile[1]]),
             323: (LONG, [tile[0]]), 324: (LONG, offsets), 325: (LONG, counts)}  # fmt: skip
 
 
-def ome(pixels: str, image: str = "", head: str = "", uuid: str = "urn:uuid:1") -> str:
+def ome(pixels, image="", head="", uuid="urn:uuid:1"):
     return (
         f'<?xml version="1.0" encoding="UTF-8"?>{head}'
         '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
@@ -77,20 +73,14 @@ def ome(pixels: str, image: str = "", head: str = "", uuid: str = "urn:uuid:1") 
     )
 
 
-def ome_file(path: Path, xml: str, value: int | None = None) -> Path:
+def ome_file(path, xml, value=None):
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = GREY if value is None else np.full_like(GREY, value)
     tifffile.imwrite(path, pixels, description=xml.encode(), metadata=None)
     return path
 
 
-def ome_zarr(
-    path: Path,
-    shape: tuple[int, ...] = (30, 40),
-    chunks: tuple[int, ...] = (30, 40),
-    axes: str = "yx",
-    **array: Any,
-) -> Path:
+def ome_zarr(path, shape=(30, 40), chunks=(30, 40), axes="yx", **array):
     """A Zarr 2 store without chunks."""
     (path / "0").mkdir(parents=True)
     entry = {"version": "0.4", "axes": [{"name": a} for a in axes], "datasets": [{"path": "0"}]}
@@ -111,16 +101,16 @@ SET = (
 )
 
 
-def leads_by_name(folder: Path, secret: Path, name: str) -> Path:
+def leads_by_name(folder, secret, name):
     return ome_file(folder / "first.ome.tif", ome(SET.format(name=name)))
 
 
-def leads_by_a_quote(folder: Path, secret: Path) -> Path:
+def leads_by_a_quote(folder, secret):
     (folder / "x'").mkdir()
     return leads_by_name(folder, secret, f'''FileName="x'/../../{secret.name}"''')
 
 
-def leads_by_a_default(folder: Path, secret: Path, name: str = "") -> Path:
+def leads_by_a_default(folder, secret, name=""):
     """A neighbour is named, so that the set is read; the third file's name is the default."""
     head = f'<!DOCTYPE OME [<!ATTLIST UUID FileName CDATA "{name or f"../{secret.name}"}">]>'
     third = (
@@ -133,19 +123,19 @@ def leads_by_a_default(folder: Path, secret: Path, name: str = "") -> Path:
     return ome_file(folder / "first.ome.tif", ome(named, head=head))
 
 
-def leads_by_a_link(folder: Path, secret: Path) -> Path:
+def leads_by_a_link(folder, secret):
     (folder / "second.ome.tif").symlink_to(secret)
     return leads_by_name(folder, secret, 'FileName="second.ome.tif"')
 
 
-def ndtiff(path: Path, value: int) -> Path:
+def ndtiff(path, value):
     summary = b"{}"
     head = struct.pack("<IIII", 483729, 2, 2355492, len(summary)) + summary
     tags = page(30, 40, _273=(LONG, [8 + len(head)]), _51123=(ASCII, b'{"Width": 40}\0'))
     return tiff(path, tags, head + bytes([value]) * 1200)
 
 
-def ndtiff_index(folder: Path, entries: list[tuple[dict[str, int], str]]) -> None:
+def ndtiff_index(folder, entries):
     with (folder / "NDTiff.index").open("wb") as file:
         for axes, name in entries:
             text = json.dumps(axes).encode()
@@ -154,20 +144,20 @@ def ndtiff_index(folder: Path, entries: list[tuple[dict[str, int], str]]) -> Non
             file.write(struct.pack("<IiiiiIii", 26, 40, 30, 0, 0, 0, 0, 0))
 
 
-def leads_by_an_index(folder: Path, secret: Path) -> Path:
+def leads_by_an_index(folder, secret):
     ndtiff(secret, SECRET)
     ndtiff_index(folder, [({"z": 0}, "s.tif"), ({"z": 1}, f"../{secret.name}")])
     return ndtiff(folder / "s.tif", 7)
 
 
-def leads_by_a_chunk(folder: Path, secret: Path) -> Path:
+def leads_by_a_chunk(folder, secret):
     secret.write_bytes(bytes([SECRET]) * 1200)
     path = ome_zarr(folder / "s.zarr")
     (path / "0" / "0.0").symlink_to(secret)
     return path
 
 
-def leads_by_a_folder_of_chunks(folder: Path, secret: Path) -> Path:
+def leads_by_a_folder_of_chunks(folder, secret):
     (secret.parent / "chunks").mkdir()
     (secret.parent / "chunks" / "0").write_bytes(bytes([SECRET]) * 1200)
     path = ome_zarr(folder / "s.zarr", dimension_separator="/")
@@ -242,7 +232,7 @@ def test_a_zarr_chunk_is_never_unpickled(tmp_path):
 HUGE = 10**9
 
 
-def claims(pixels: str, image: str = "", tail: str = "") -> Callable[[Path], Path]:
+def claims(pixels, image="", tail=""):
     """An OME-TIFF of one page that claims more."""
     xml = ome(pixels, image).replace("</OME>", f"{tail}</OME>")
     return lambda folder: ome_file(folder / "s.ome.tif", xml)
@@ -258,12 +248,12 @@ MANY = ome('SizeC="1" SizeZ="900000" SizeT="1"><TiffData/>')
 MANY = MANY[MANY.index("<Image") : MANY.index("</OME>")]
 
 
-def claims_planes_by_index(folder: Path) -> Path:
+def claims_planes_by_index(folder):
     ndtiff_index(folder, [({"z": 0}, "s.tif"), ({"z": 2 * 10**8}, "s.tif")])
     return ndtiff(folder / "s.tif", 7)
 
 
-def claims_planes_of_a_stack(folder: Path) -> Path:
+def claims_planes_of_a_stack(folder):
     """Micro-Manager's stack of one plane whose summary knows of more."""
     summary = json.dumps({"MicroManagerVersion": "1", "Frames": HUGE}).encode()
     at = 40 + len(summary)
@@ -273,31 +263,31 @@ def claims_planes_of_a_stack(folder: Path) -> Path:
     return tiff(folder / "s.tif", tags, head + bytes(1200))
 
 
-def claims_axes(folder: Path) -> Path:
+def claims_axes(folder):
     text = json.dumps({"shape": [1] * 100_000 + [30, 40]}).encode() + b"\0"
     return tiff(folder / "s.tif", page(30, 40, _270=(ASCII, text)), bytes(1200))
 
 
-def claims_samples(folder: Path) -> Path:
+def claims_samples(folder):
     count = 65_535
     tags = page(2, 2, _277=(SHORT, [count]), _258=(SHORT, [8] * count), _279=(LONG, [4 * count]))
     return tiff(folder / "s.tif", tags, bytes(4 * count))
 
 
-def one_place_for_all_tiles(folder: Path) -> Path:
+def one_place_for_all_tiles(folder):
     count = 256 * 256
     packed = zlib.compress(bytes(256 * 256))
     tags = tiled((65_536, 65_536), (256, 256), [8] * count, [len(packed)] * count)
     return tiff(folder / "s.tif", {**tags, 259: (SHORT, [8])}, packed)
 
 
-def tiles_of_one_pixel(folder: Path) -> Path:
+def tiles_of_one_pixel(folder):
     count = 400 * 400
     tags = tiled((400, 400), (1, 1), list(range(8, 8 + count)), [1] * count)
     return tiff(folder / "s.tif", tags, bytes(count))
 
 
-def claims_chunk_axes(folder: Path) -> Path:
+def claims_chunk_axes(folder):
     names = [f"a{n}" for n in range(60_000)]
     path = ome_zarr(folder / "s.zarr", (1,) * 60_000 + (30, 40), (1,) * 60_000 + (30, 40))
     entry = {"version": "0.4", "axes": [*names, "y", "x"], "datasets": [{"path": "0"}]}
@@ -305,7 +295,7 @@ def claims_chunk_axes(folder: Path) -> Path:
     return path
 
 
-def zeros_by_zlib() -> bytes:
+def zeros_by_zlib():
     """Three gigabytes of zeros, without an end."""
     packer = zlib.compressobj(9)
     head = packer.compress(b"") + packer.flush(zlib.Z_FULL_FLUSH)
@@ -315,12 +305,10 @@ def zeros_by_zlib() -> bytes:
 ZLIB = {"id": "zlib", "level": 9}
 
 
-def unpacks(
-    data: Callable[[], bytes], side: tuple[int, int] = (30, 40), **array: Any
-) -> Callable[[Path], Path]:
+def unpacks(data, side=(30, 40), **array):
     """A Zarr 2 store of one chunk."""
 
-    def make(folder: Path) -> Path:
+    def make(folder):
         path = ome_zarr(folder / "s.zarr", side, side, **array)
         (path / "0" / "0.0").write_bytes(data())
         return path
@@ -328,7 +316,7 @@ def unpacks(
     return make
 
 
-def unpacks_zarr_3(folder: Path, codec: dict[str, Any], data: bytes) -> Path:
+def unpacks_zarr_3(folder, codec, data):
     path = folder / "s.zarr"
     entry = {"axes": [{"name": "y"}, {"name": "x"}], "datasets": [{"path": "0"}]}
     group = zarr.open_group(path, mode="w", zarr_format=3)
@@ -342,21 +330,21 @@ def unpacks_zarr_3(folder: Path, codec: dict[str, Any], data: bytes) -> Path:
     return path
 
 
-def unpacks_gzip_3(folder: Path) -> Path:
+def unpacks_gzip_3(folder):
     data = gzip.compress(bytes(100_000_000)) * 30
     return unpacks_zarr_3(folder, {"name": "gzip", "configuration": {"level": 5}}, data)
 
 
-def unpacks_zstd_3(folder: Path) -> Path:
+def unpacks_zstd_3(folder):
     data = imagecodecs.zstd_encode(bytes(2_000_000_000), level=3)
     codec = {"name": "zstd", "configuration": {"level": 0, "checksum": False}}
     return unpacks_zarr_3(folder, codec, data)
 
 
-def a_pipe(name: str) -> Callable[[Path], Path]:
+def a_pipe(name):
     """A pipe in place of a file of a store."""
 
-    def make(folder: Path) -> Path:
+    def make(folder):
         path = ome_zarr(folder / "s.zarr")
         (path / "0" / name).unlink(missing_ok=True)
         os.mkfifo(path / "0" / name)
@@ -365,7 +353,7 @@ def a_pipe(name: str) -> Callable[[Path], Path]:
     return make
 
 
-def a_huge_png(folder: Path) -> Path:
+def a_huge_png(folder):
     """50,000² pixels of 1 bit, in 304 kB."""
     side = 50_000
     rows = zlib.compress(bytes((side // 8 + 1) * side), 1)
@@ -379,7 +367,7 @@ def a_huge_png(folder: Path) -> Path:
     return path
 
 
-def a_tile_of_a_huge_jpeg(folder: Path) -> Path:
+def a_tile_of_a_huge_jpeg(folder):
     data = bytearray(imagecodecs.jpeg_encode(GREY))
     at = data.index(b"\xff\xc0")
     data[at + 5 : at + 9] = struct.pack(">HH", 65_500, 65_500)
@@ -456,7 +444,7 @@ def test_a_small_file_takes_little(tmp_path, idle_bytes, make, says):
 # --- Damaged JPEG data.
 
 
-def tissue(side: int = 512) -> np.ndarray:
+def tissue(side=512):
     """Something that is no flat field: smooth blobs and a little noise."""
     rng = np.random.default_rng(4)
     y, x = np.mgrid[:side, :side]
@@ -465,19 +453,19 @@ def tissue(side: int = 512) -> np.ndarray:
     return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
-def zeroed(data: bytes) -> bytes:
+def zeroed(data):
     return data[: len(data) // 2] + bytes(400) + data[len(data) // 2 + 400 :]
 
 
-def half_to_the_end(data: bytes) -> bytes:
+def half_to_the_end(data):
     return data[: len(data) // 2] + bytes(len(data) - len(data) // 2)
 
 
-def half(data: bytes) -> bytes:
+def half(data):
     return half_to_the_end(data)[:-2] + data[-2:]
 
 
-def scrambled(data: bytes) -> bytes:
+def scrambled(data):
     noise = np.random.default_rng(1).integers(0, 255, 400, dtype=np.uint8).tobytes()
     return data[: len(data) // 2] + noise + data[len(data) // 2 + 400 :]
 

@@ -96,7 +96,7 @@ class Ranges(SimpleHTTPRequestHandler):
 
     sent = 0
 
-    def do_GET(self) -> None:
+    def do_GET(self):
         wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         path = Path(self.translate_path(self.path))
         if not path.is_file():
@@ -114,7 +114,7 @@ class Ranges(SimpleHTTPRequestHandler):
         Ranges.sent += len(data)
         self.wfile.write(data)
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, *_):
         pass
 
 

@@ -11,14 +11,14 @@ from microscopes import saved
 
 from cellseg.errors import InputError, RegionError, SettingsError
 from cellseg.geometry import Box
-from cellseg.slide import Slide, open_slide
+from cellseg.slide import open_slide
 
 RNG = np.random.default_rng(5)
 HEIGHT, WIDTH = 203, 157
 NOISE = RNG.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 
 
-def halved(image: np.ndarray) -> np.ndarray:
+def halved(image):
     height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
     parts = image[:height, :width].reshape(height // 2, 2, width // 2, 2, -1).mean((1, 3))
     return np.rint(parts).astype(image.dtype)
@@ -43,7 +43,7 @@ def slide(pyramid):
         yield opened
 
 
-def whole(slide: Slide, downsample: float = 1.0) -> np.ndarray:
+def whole(slide, downsample=1.0):
     return slide.read(Box(0, 0, *slide.lattice_shape(downsample)), downsample=downsample)
 
 
@@ -80,12 +80,12 @@ def test_upsampling_interpolates(tmp_path):
 
 
 @st.composite
-def nested_boxes(draw: st.DrawFn) -> tuple[float, Box, Box]:
+def nested_boxes(draw):
     downsample = draw(st.floats(0.3, 9.0) | st.sampled_from([1.0, 2.0, 3.0, 4.0, 1.002, 2.0008]))
     height, width = (-(-size // downsample) for size in (HEIGHT, WIDTH))
     height, width = min(int(height), 120), min(int(width), 120)
 
-    def box(y0: int, x0: int, y1: int, x1: int) -> Box:
+    def box(y0, x0, y1, x1):
         top, left = draw(st.integers(y0, y1 - 1)), draw(st.integers(x0, x1 - 1))
         return Box(top, left, draw(st.integers(top + 1, y1)), draw(st.integers(left + 1, x1)))
 

@@ -2,7 +2,6 @@
 
 import json
 import struct
-from pathlib import Path
 
 import imagecodecs
 import numpy as np
@@ -23,7 +22,7 @@ GREY = RNG.integers(0, 256, (40, 50), dtype=np.uint8)
 RGB = RNG.integers(0, 256, (40, 50, 3), dtype=np.uint8)
 
 
-def ramp(*columns: np.ndarray) -> np.ndarray:
+def ramp(*columns):
     return np.stack(columns).astype(np.uint16)
 
 
@@ -176,7 +175,7 @@ def test_imagej_units(tmp_path, unit):
         assert slide.mpp == (None if unit == "pixel" else pytest.approx(0.3, rel=1e-3))
 
 
-def with_size(x: object, y: object, x_unit: str, y_unit: str) -> dict[str, object]:
+def with_size(x, y, x_unit, y_unit):
     size = {"PhysicalSizeX": x, "PhysicalSizeXUnit": x_unit, "PhysicalSizeY": y,
             "PhysicalSizeYUnit": y_unit}  # fmt: skip
     return {"ome": True, "metadata": {"axes": "YX", **size}}
@@ -210,7 +209,7 @@ def test_pixel_sizes(tmp_path, how, mpp, note):
         assert (slide.mpp_source == "none") == (mpp is None)
 
 
-def write_ndpi(path: Path, pixels: np.ndarray) -> None:
+def write_ndpi(path, pixels):
     """The smallest NDPI: a TIFF with 8-byte offsets and the high halves after the tags."""
     height, width, samples = pixels.shape
     header = 12
@@ -317,7 +316,7 @@ def test_info_for_people_and_machines(tmp_path):
     assert isinstance(absent.exception, InputError)
 
 
-def odd_file(shared: Path, name: str) -> Path:
+def odd_file(shared, name):
     """One of other projects' files; not every copy of the test data has all of them."""
     path = shared / "odd" / name
     if not path.exists():
@@ -376,7 +375,7 @@ def test_bad_files_say_what_is_wrong(shared, name, says):
 def test_odd_files_look_right(shared):
     """The same picture in several encodings has the same pixels."""
 
-    def read(name: str) -> np.ndarray:
+    def read(name):
         with open_slide(odd_file(shared, name)) as slide:
             return slide.read(Box(0, 0, slide.height, slide.width)).astype(int)
 

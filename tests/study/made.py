@@ -1,18 +1,15 @@
 """Results without slides, networks or much time: a few discs in a small field."""
 
-from pathlib import Path
-
 import numpy as np
 from finished import frame_of, measured
 
 from cellseg.instances import Instances
-from cellseg.result.result import Result
 
 SIDE = 256
 
 
 def made(
-    folder: Path,
+    folder,
     *,
     image="/scans/a.tif",
     radii=(5, 6, 7, 8),
@@ -20,7 +17,7 @@ def made(
     mpp=0.5,
     channel="dapi",
     **record,
-) -> Result:
+):
     """A result of ``image``: a cell for each radius (lattice px); ``record`` goes into run.json."""
     cells = [_disc(number, radius, len(classes)) for number, radius in enumerate(radii)]
     about = {
@@ -44,7 +41,7 @@ def made(
     )
 
 
-def _disc(number: int, radius: int, classes: int):
+def _disc(number, radius, classes):
     step = SIDE // 8
     y, x = (step * (number // 8) + step // 2, step * (number % 8) + step // 2)
     rows, columns = np.ogrid[-radius : radius + 1, -radius : radius + 1]

@@ -86,7 +86,7 @@ def test_sentence_says_what_was_counted():
         assert str(summarised(rows(areas, "x"), ["x"], object="cell", mpp=None)) == said
 
 
-def table(*cells: tuple[int, int, int, int, str]) -> pd.DataFrame:
+def table(*cells):
     names = ["bbox_y0_px", "bbox_x0_px", "bbox_y1_px", "bbox_x1_px", "class"]
     return pd.DataFrame([*cells], columns=names)
 
