@@ -11,16 +11,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
-from synthetic import (
-    FluorescenceScene,
-    PyramidLayout,
-    Scene,
-    draw_fluorescence,
-    place_nuclei,
-    touching,
-    write_pyramid,
-)
-from synthetic.nuclei import draw_outline
+from synthetic import FluorescenceScene, Scene, draw_fluorescence, place_nuclei, touching
 
 ROOT = Path(__file__).parents[1]
 SMALL = FluorescenceScene(640, 768, nuclei=70)
@@ -53,16 +44,6 @@ LargeScene, write_large = (
     getattr(loaded(ROOT / "benchmarks" / "large.py"), name)
     for name in ("LargeScene", "write_large")
 )
-
-
-@given(st.floats(8.0, 60.0), st.integers(0, 2**32 - 1))
-@settings(max_examples=25, deadline=None)
-def test_an_outline_has_the_area_of_its_diameter(diameter, seed):
-    outline = draw_outline(np.random.default_rng(seed), diameter, elongation=(1.0, 2.0))
-    inside = outline.depth() <= 1.0
-    assert inside.sum() == pytest.approx(np.pi / 4 * diameter**2, rel=0.1)
-    edge = np.concatenate([inside[0], inside[-1], inside[:, 0], inside[:, -1]])
-    assert not edge.any()
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -100,27 +81,6 @@ def test_fluorescence_is_bright_where_the_truth_is(drawn):
     areas = drawn.areas * SMALL.mpp**2
     assert areas.min() > 0.9 * np.pi / 4 * 6**2
     assert areas.max() < 1.1 * np.pi / 4 * 11**2
-
-
-def test_the_same_seed_draws_the_same_slide(drawn):
-    again = draw_fluorescence(SMALL, np.random.default_rng(5))
-    other = draw_fluorescence(SMALL, np.random.default_rng(6))
-    assert np.array_equal(again.image, drawn.image)
-    assert np.array_equal(again.labels, drawn.labels)
-    assert not np.array_equal(other.labels, drawn.labels)
-
-
-def test_ome_files_name_channel_and_pixel_size_and_repeat_exactly(tmp_path, drawn):
-    layout = PyramidLayout(mpp=0.25, channel="DAPI")
-    for folder in ("a", "b"):
-        write_pyramid(tmp_path / folder / "x.ome.tif", drawn.image, layout=layout)
-    first, second = ((tmp_path / f / "x.ome.tif").read_bytes() for f in ("a", "b"))
-    assert first == second
-    with tifffile.TiffFile(tmp_path / "a" / "x.ome.tif") as tif:
-        assert tif.is_ome
-        assert len(tif.series[0].levels) == 3
-        assert 'PhysicalSizeX="0.25" PhysicalSizeXUnit="µm"' in tif.ome_metadata
-        assert 'Name="DAPI"' in tif.ome_metadata
 
 
 def test_large_grey_slide_holds_every_disc_at_its_place(tmp_path):

@@ -10,11 +10,7 @@ from finished import copied, counted_folder, edit
 from synthetic import write_disc_slide
 
 from cellseg.annotations.coco import read_coco
-from cellseg.derive.corrections import (
-    Corrections,
-    PatchedPyramid,
-    export_training,
-)
+from cellseg.derive.corrections import Corrections, PatchedPyramid, export_training
 from cellseg.derive.corrections.session import joined, split_along, split_in_two
 from cellseg.derive.corrections.write import corrected_path
 from cellseg.errors import InputError, OutputError, SettingsError
