@@ -24,16 +24,18 @@ def shared():
 
 @pytest.fixture
 def cellseg(monkeypatch, capsys):
-    """Run ``cellseg ARGS`` in this process: (exit code, stdout, stderr)."""
+    """Run ``cellseg ARGS`` in this process: (exit code, stdout, stderr), the code maybe given."""
     from cellseg.cli import main
 
-    def call(*args):
+    def call(*args, ends=None):
         monkeypatch.setattr(sys, "argv", ["cellseg", *map(str, args)])
         with pytest.raises(SystemExit) as ended:
             main()
         out, err = capsys.readouterr()
         assert "Traceback" not in err
-        return ended.value.code or 0, out, err
+        code = ended.value.code or 0
+        assert ends in (None, code), err
+        return code, out, err
 
     return call
 
