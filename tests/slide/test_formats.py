@@ -10,7 +10,6 @@ import microscopes
 import numpy as np
 import pytest
 import zarr
-from click.testing import CliRunner
 from limited import PROBE, limited
 from microscopes import (
     COLOUR,
@@ -24,7 +23,6 @@ from microscopes import (
     wsidicom_pyramid,
 )
 
-from cellseg.cli.view import info
 from cellseg.errors import CellsegError, InputError, RegionError, SettingsError
 from cellseg.geometry import Box
 from cellseg.slide import open_slide, slide_name
@@ -214,10 +212,9 @@ def test_images_of_a_lif_are_series(tmp_path):
         ("dicom", "16 × 16 px"),
     ],
 )
-def test_files_of_microscopes(shared, name, said):
-    shown = CliRunner().invoke(info, [str(shared / "slides" / name)])
-    assert shown.exit_code == 0, shown.output
-    assert said in shown.output
+def test_files_of_microscopes(shared, cellseg, name, said):
+    _, out, _ = cellseg("info", shared / "slides" / name, ends=0)
+    assert said in out
 
 
 @pytest.mark.parametrize(

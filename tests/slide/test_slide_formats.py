@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from click.testing import CliRunner
 from limited import PROBE, limited
 from microscopes import pixels_of, saved, whole
 
-from cellseg.cli.view import info
 from cellseg.errors import CellsegError, InputError, RegionError, SettingsError
 from cellseg.geometry import Box
 from cellseg.slide import limits, open_slide
@@ -301,19 +299,16 @@ def test_png_and_jpeg(tmp_path, bits):
         open_slide(jpeg)
 
 
-def test_info_for_people_and_machines(tmp_path):
+def test_info_for_people_and_machines(cellseg, tmp_path):
     path = saved(tmp_path, STACK, metadata={"axes": "TZCYX"}, ome=True, photometric="minisblack")
-    shown = CliRunner().invoke(info, [str(path), "--mpp", "0.5", "--z", "max"])
-    assert shown.exit_code == 0, shown.output
-    assert "32 × 24 px" in shown.output
-    assert "0.5 µm (given)" in shown.output
-    assert "the max over 5 planes" in shown.output
-    listed = CliRunner().invoke(info, [str(path), "--json"])
-    (entry,) = json.loads(listed.output)
+    _, out, _ = cellseg("info", path, "--mpp", "0.5", "--z", "max", ends=0)
+    assert "32 × 24 px" in out
+    assert "0.5 µm (given)" in out
+    assert "the max over 5 planes" in out
+    (entry,) = json.loads(cellseg("info", path, "--json")[1])
     assert (entry["height_px"], entry["size_z"], entry["mpp"]) == (24, 5, None)
-    assert CliRunner().invoke(info, [str(path), "--z", "some"]).exit_code == 2
-    absent = CliRunner().invoke(info, [str(tmp_path / "absent.tif")])
-    assert isinstance(absent.exception, InputError)
+    cellseg("info", path, "--z", "some", ends=2)
+    cellseg("info", tmp_path / "absent.tif", ends=InputError.exit_code)
 
 
 def odd_file(shared, name):
