@@ -45,7 +45,7 @@ STAINED = ("tnbc", "nucls", "nuinsseg", "nucls_mixed", "ihc_synth", "brca_m2c_ou
 MEMBRANES, LABELLED = 0.6, 0.85
 """Up to which draw of 0 … 1 a crop gets brown membranes, and another label; H&E beyond."""
 
-CROP_PX, RANGES_FROM = 256, 60
+CROP_PX, RANGES_FROM = 256, 200
 """Side of a crop, and crops of which the ranges of layers are measured."""
 
 

@@ -47,7 +47,7 @@ CONTENT_KEY = "cellseg_sha256"
 SHIPPED: dict[str, str | None] = {
     "default": "c0222311fdc0f1f18094dc75a031e565d1768b32cdad3421b73206fa4aa5edbb",
     "cells": "e34f0c4b351aecd9ee1dfb9183cae05add0ae14193668a280db7e161d3ed52fc",
-    "ihc": "b78bd956b1c709436cbef9a63aecdbd5d1fd600fd73e88a2b6a5f2be4406a018",
+    "ihc": "97a6781e650e2983e120032b021e484c6f529dffd4fe777928f08955fdba9a1b",
 }
 """Checksums of the weights that come with cellseg: nuclei, whole cells, and heads for nuclei in
 immunohistochemistry, which sit on the first."""
