@@ -1,14 +1,15 @@
 """What teaching brings: five windows, chosen or random, corrected by an annotator who knows.
 
-    python benchmarks/teach.py DATA [--sets t98g_phase,...] [--minutes 3] [--draws 1]
+    python benchmarks/teach.py DATA [--sets t98g_phase,...] [--minutes 3] [--draws 1] [--swap]
 
 DATA holds the sets' folders; "membranes" is scikit-image's field, annotated by eye, in quarters
 (``ihc_nuclei.csv``). Every other image of a set's val.json becomes a field of one mosaic, the
 "slide"; the rest are the images to be judged on. The slide is counted with the nuclei model,
 windows are chosen, and in each the cells are painted as annotated, by the corrections that napari
-makes. The taught model then counts the other images through the whole of a count. Cells of counting
-chambers have ellipses for masks, made of boxes. At the end dsb2018 and tnbc are counted with the
-untaught model. Finished rows are not made again.
+makes. The taught model then counts the other images through the whole of a count; ``--swap`` takes
+these for the mosaic, and the others to be judged on. Cells of counting chambers and of blood have
+ellipses for masks, made of boxes. At the end dsb2018 and tnbc are counted with the untaught model.
+Finished rows are not made again.
 """
 
 from __future__ import annotations
@@ -60,6 +61,9 @@ PHASE = load_protocol("brightfield").changed(
 CHAMBER = load_protocol("brightfield").changed(
     mpp=1.0, max_area_um2=12_000, largest_cell_um=100, prefilter=False
 )
+BLOOD = load_protocol("brightfield").changed(
+    mpp=4.0, max_area_um2=100_000, largest_cell_um=300, prefilter=False
+)
 SETS = {
     "t98g_phase": Wanted("t98g_phase", "", PHASE, "cell"),
     "human testis": Wanted("nuinsseg", "testis", load_protocol("he"), "nucleus"),
@@ -68,6 +72,7 @@ SETS = {
     "human jejunum": Wanted("nuinsseg", "jejunum", load_protocol("he"), "nucleus"),
     "membranes": Wanted("membranes", "", load_protocol("ihc"), "nucleus"),
     "ldc_hemocytometer": Wanted("ldc_hemocytometer", "", CHAMBER, "cell"),
+    "blood": Wanted("blood_smears", "bccd", BLOOD, "cell"),
 }
 
 
@@ -164,7 +169,7 @@ def judged(data: Path, images: Path, model: str | Path, protocol: CountProtocol 
             "objects": scores.count.truth, "counted": scores.count.found}  # fmt: skip
 
 
-def rows_of(name: str, data: Path, home: Path, minutes: float, draws: int) -> dict:
+def rows_of(name: str, data: Path, home: Path, minutes: float, draws: int, *, swap: bool) -> dict:
     """Count, correct, teach, count again; random windows are drawn ``draws`` times."""
     wanted = SETS[name]
     home.mkdir(parents=True, exist_ok=True)
@@ -176,7 +181,8 @@ def rows_of(name: str, data: Path, home: Path, minutes: float, draws: int) -> di
     for one in entries:
         one.setdefault("mpp", 1.0)
     single = {"categories": [{"id": 1, "name": wanted.outlined}]}
-    for part, chosen in (("seen", entries[::2][:36]), ("other", entries[1::2][:24])):
+    halves = entries[::2], entries[1::2]
+    for part, chosen in (("seen", halves[swap][:36]), ("other", halves[not swap][:24])):
         ids = {one["id"] for one in chosen}
         rows = [
             {key: value for key, value in one.items() if key != "box_only"} | {"category_id": 1}
@@ -227,17 +233,21 @@ def rows_of(name: str, data: Path, home: Path, minutes: float, draws: int) -> di
 @click.option("--sets", default=",".join(SETS), show_default=True)
 @click.option("--minutes", default=3.0, show_default=True, help="Of each teaching, at most.")
 @click.option("--draws", default=1, show_default=True, help="Of random windows.")
+@click.option("--swap", is_flag=True, help="Teach on the images that are judged on otherwise.")
 @click.option("--untaught/--no-untaught", default=True, help="Count dsb2018 and tnbc too.")
 @click.option("--output", default="teach", type=click.Path(path_type=Path))
-def main(data: Path, sets: str, minutes: float, draws: int, untaught: bool, output: Path) -> None:
+def main(
+    data: Path, sets: str, minutes: float, draws: int, swap: bool, untaught: bool, output: Path
+) -> None:
     """Teach each set, print the table."""
     output.mkdir(parents=True, exist_ok=True)
     store = output / "rows.json"
     rows = json.loads(store.read_text(encoding="utf-8")) if store.exists() else {}
     for name in filter(None, sets.split(",")):
-        if name not in rows:
-            home = output / name.replace(" ", "_")
-            rows[name] = rows_of(name, data, home, minutes, draws)
+        row = name + ", other half" * swap
+        if row not in rows:
+            home = output / row.replace(" ", "_")
+            rows[row] = rows_of(name, data, home, minutes, draws, swap=swap)
             store.write_text(json.dumps(rows), encoding="utf-8")
     if untaught:
         for name in ("dsb2018", "tnbc"):
