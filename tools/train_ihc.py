@@ -25,7 +25,7 @@ from cellseg.annotations.coco import join, read_coco
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.errors import Notice
 from cellseg.geometry import Box
-from cellseg.network.architecture import BODY
+from cellseg.network.architecture import BODY, TYPE_KEYS
 from cellseg.network.ranges import input_ranges
 from cellseg.network.weights import network_of, read_model, save_model
 from cellseg.train import run
@@ -107,7 +107,11 @@ def finished(trained: Path, images: Sequence[AnnotatedImage], path: Path, *, che
     """Write what a trained model has of its own, with the ranges of layers on such crops."""
     old, base = read_model("default")
     new, card = read_model(trained)
-    own = {name: value for name, value in new.items() if not name.startswith(BODY)}
+    own = {
+        name: value
+        for name, value in new.items()
+        if not name.startswith(BODY) and TYPE_KEYS not in name
+    }
     network, rng = network_of(old | own, len(card.classes), "default"), np.random.default_rng(0)
     some = [images[int(at)] for at in rng.integers(len(images), size=RANGES_FROM)]
     crops = (brown_crop(one, CROP_PX, rng, DIAMETERS_PX).image for one in some)
@@ -120,13 +124,17 @@ def finished(trained: Path, images: Sequence[AnnotatedImage], path: Path, *, che
         update={name: getattr(card, name) for name in taken}
         | {
             "data": tuple(cards),
+            "types": (),  # They were learned from H&E, on the pyramid of before.
+            "types_from": "",
             "started_from": base.name,
             "inference": ("torch", "openvino") if checked else ("torch",),
             "base": base.checksum,
             "base_file": "default",
         }
     )
-    save_model(path, own, card, quantise=True, ranges=input_ranges(network, crops))
+    measured = input_ranges(network, crops).items()
+    ranges = {name: ends for name, ends in measured if TYPE_KEYS not in name}
+    save_model(path, own, card, quantise=True, ranges=ranges)
     return path
 
 

@@ -28,7 +28,7 @@ from pydantic import (
 from safetensors import SafetensorError, safe_open
 
 from cellseg.errors import WeightsError, line_of
-from cellseg.network.architecture import BACKBONES, Architecture
+from cellseg.network.architecture import BACKBONES, TYPE_KEYS, Architecture
 from cellseg.protocol import CountProtocol
 from cellseg.text import visible
 
@@ -47,7 +47,7 @@ CONTENT_KEY = "cellseg_sha256"
 SHIPPED: dict[str, str | None] = {
     "default": "c0222311fdc0f1f18094dc75a031e565d1768b32cdad3421b73206fa4aa5edbb",
     "cells": "e34f0c4b351aecd9ee1dfb9183cae05add0ae14193668a280db7e161d3ed52fc",
-    "ihc": "97a6781e650e2983e120032b021e484c6f529dffd4fe777928f08955fdba9a1b",
+    "ihc": "954bf1d47b9b78af54c8257463b288fa7ac9f401a33b973b4daf651f69510d54",
 }
 """Checksums of the weights that come with cellseg: nuclei, whole cells, and heads for nuclei in
 immunohistochemistry, which sit on the first."""
@@ -163,7 +163,10 @@ def read_arrays(path: str | Path) -> tuple[Arrays, ModelCard]:
 
 
 def _below(file: Path, card: ModelCard, taught: set[str]) -> Arrays:
-    """Arrays of the model that a taught one sits on, but for what it replaces."""
+    """Arrays of the model that a taught one sits on, but for what it replaces.
+
+    Without the head of cell types where its card has none.
+    """
     name = Path(card.base_file).name
     shipped = SHIPPED.get(name) == card.base
     place = name if shipped else file.absolute().parent / name
@@ -176,7 +179,11 @@ def _below(file: Path, card: ModelCard, taught: set[str]) -> Arrays:
     if base.checksum != card.base:
         raise WeightsError(f"{said}, and the one at {place} is another model")
     gone = {key + ending for key in taught for ending in ("", SCALE, RANGE)}
-    return {key: value for key, value in arrays.items() if key not in gone}
+    return {
+        key: value
+        for key, value in arrays.items()
+        if key not in gone and (card.types or TYPE_KEYS not in key)
+    }
 
 
 def _check(file: Path, name: str, array: NDArray[Any], arrays: Arrays) -> None:

@@ -216,6 +216,12 @@ def test_the_shipped_models_are_pinned(monkeypatch, name):
         read_model(name)
 
 
+def test_cell_types_of_h_and_e_are_not_told_in_immunohistochemistry():
+    arrays, card = modelfile.read_arrays("ihc")
+    assert not card.types
+    assert not [name for name in arrays if "type_head" in name]
+
+
 def test_output_that_cannot_be_written(network, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
