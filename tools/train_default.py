@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -19,6 +20,7 @@ import torch
 from crop_changes import crop_of_any_stain
 
 from cellseg.errors import Notice
+from cellseg.network.modelfile import DataCard
 from cellseg.network.weights import read_model, save_model
 from cellseg.train import run
 from cellseg.train.prepare import name_of
@@ -54,6 +56,32 @@ def without_tiny(path: Path, folder: Path) -> Path:
     return copy
 
 
+def reporter() -> run.Report:
+    """Prints notices and validations, and the losses once a minute."""
+    last = time.monotonic()
+
+    def report(event: run.Event) -> None:
+        nonlocal last
+        if isinstance(event, Notice):
+            click.echo(event)
+        elif isinstance(event, run.Validated):
+            click.echo(f"step {event.step}, {event.minutes:.1f} min: {event.scores}")
+        elif time.monotonic() - last > 60:
+            last = time.monotonic()
+            losses = ", ".join(f"{key} {value:.3f}" for key, value in event.losses.items())
+            click.echo(f"step {event.step}, {event.minutes:.1f} min: {losses}")
+
+    return report
+
+
+def licensed(cards: Sequence[DataCard]) -> tuple[DataCard, ...]:
+    """Cards of sets with their licences and attributions."""
+    return tuple(
+        one.model_copy(update={"licence": SETS[one.name][0], "attribution": SETS[one.name][1]})
+        for one in cards
+    )
+
+
 @click.command()
 @click.argument("data", nargs=-1, type=click.Path(exists=True, path_type=Path), required=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
@@ -83,19 +111,6 @@ def main(
     missing = set(SETS) - {name_of(path) for path in files}
     if missing:
         click.echo(f"not there: {', '.join(sorted(missing))}")
-    last = time.monotonic()
-
-    def report(event: run.Event) -> None:
-        nonlocal last
-        if isinstance(event, Notice):
-            click.echo(event)
-        elif isinstance(event, run.Validated):
-            click.echo(f"step {event.step}, {event.minutes:.1f} min: {event.scores}")
-        elif time.monotonic() - last > 60:
-            last = time.monotonic()
-            losses = ", ".join(f"{key} {value:.3f}" for key, value in event.losses.items())
-            click.echo(f"step {event.step}, {event.minutes:.1f} min: {losses}")
-
     request = run.TrainRequest(
         data=files,
         output=output,
@@ -109,13 +124,11 @@ def main(
         device=device,
         name=name,
     )
-    state, card = read_model(run.train(request, report=report, augment=crop_of_any_stain).model)
+    state, card = read_model(run.train(request, report=reporter(), augment=crop_of_any_stain).model)
     # The shipped protocols hold its score and sizes.
-    cards = [
-        one.model_copy(update={"licence": SETS[one.name][0], "attribution": SETS[one.name][1]})
-        for one in card.data
-    ]
-    card = card.model_copy(update={"data": tuple(cards), "settings": {}, "licence": "BSD-3-Clause"})
+    card = card.model_copy(
+        update={"data": licensed(card.data), "settings": {}, "licence": "BSD-3-Clause"}
+    )
     save_model(output / "default.safetensors", state, card, quantise=True)
     click.echo(output / "default.safetensors")
 

@@ -10,7 +10,6 @@ stands in ``cellseg/network/modelfile.py``.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +18,10 @@ import click
 import numpy as np
 import torch
 from crop_changes import drawn_out, labelled, with_brown_tissue
-from train_default import SETS
+from train_default import licensed, reporter
 
 from cellseg.annotations.coco import join, read_coco
 from cellseg.annotations.image import AnnotatedImage
-from cellseg.errors import Notice
 from cellseg.geometry import Box
 from cellseg.network.architecture import BODY, TYPE_KEYS
 from cellseg.network.ranges import input_ranges
@@ -84,21 +82,10 @@ def main(data: tuple[Path, ...], output: Path, minutes: float, device: str, chec
     torch.set_num_threads(1)
     files = [root / name / "train.json" for root in data for name in STAINED]
     files = [path for path in files if path.is_file()]
-    last = time.monotonic()
-
-    def report(event: run.Event) -> None:
-        nonlocal last
-        if isinstance(event, Notice | run.Validated):
-            click.echo(event)
-        elif time.monotonic() - last > 60:
-            last = time.monotonic()
-            losses = ", ".join(f"{key} {value:.3f}" for key, value in event.losses.items())
-            click.echo(f"step {event.step}, {event.minutes:.1f} min: {losses}")
-
     request = run.TrainRequest(data=tuple(files), output=output, init="default", minutes=minutes,
                                validations=2, patience=4, held_share=0.02, device=device,
                                name="cellseg-ihc-1")  # fmt: skip
-    trained = run.train(request, report=report, augment=brown_crop, kept=BODY)
+    trained = run.train(request, report=reporter(), augment=brown_crop, kept=BODY)
     images = join([read_coco(path) for path in files]).images
     click.echo(finished(trained.model, images, output / "ihc.safetensors", checked=checked))
 
@@ -115,15 +102,11 @@ def finished(trained: Path, images: Sequence[AnnotatedImage], path: Path, *, che
     network, rng = network_of(old | own, len(card.classes), "default"), np.random.default_rng(0)
     some = [images[int(at)] for at in rng.integers(len(images), size=RANGES_FROM)]
     crops = (brown_crop(one, CROP_PX, rng, DIAMETERS_PX).image for one in some)
-    cards = [
-        one.model_copy(update={"licence": SETS[one.name][0], "attribution": SETS[one.name][1]})
-        for one in card.data
-    ]
     taken = ("name", "validation", "scores", "training")
     card = base.model_copy(
         update={name: getattr(card, name) for name in taken}
         | {
-            "data": tuple(cards),
+            "data": licensed(card.data),
             "types": (),  # They were learned from H&E, on the pyramid of before.
             "types_from": "",
             "started_from": base.name,
