@@ -173,6 +173,10 @@ def _said(error: Exception) -> str:
     return text
 
 
+STAGING = ".partial"
+"""Name of a folder whose content is put on the disk at once, by whoever moves it out of there."""
+
+
 @contextmanager
 def writing(path: Path, *kinds: type[Exception]) -> Iterator[Path]:
     """A temporary name beside ``path`` that takes its place when the block ends well.
@@ -187,6 +191,9 @@ def writing(path: Path, *kinds: type[Exception]) -> Iterator[Path]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
+            if path.parent.name == STAGING:
+                temporary.replace(path)
+                return
             sync(temporary)
             temporary.replace(path)
             sync(path.parent)

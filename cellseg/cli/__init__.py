@@ -7,7 +7,6 @@ the library speaks of fields. Nothing here counts, derives or draws.
 from __future__ import annotations
 
 import errno
-import gc
 import importlib
 import logging
 import os
@@ -19,7 +18,7 @@ from pathlib import Path
 import click
 
 from cellseg import __version__
-from cellseg.cli._shared import option, say
+from cellseg.cli._shared import collect_rarely, option, say
 from cellseg.errors import CellsegError, OutputError, SettingsError, hinted, unforeseen
 from cellseg.text import visible_lines
 
@@ -48,9 +47,6 @@ SHARED = {
     "view": ("info", "serve", "view"),
 }
 """Commands that share a module; each other one has its own."""
-
-GARBAGE = 50_000
-"""Objects that are made between two looks for garbage; Python's own number is 700 or 2,000."""
 
 INTERRUPTED = 130  # Exit code after Ctrl-C and SIGTERM, however many of them come.
 
@@ -121,8 +117,7 @@ class _Shown(logging.Formatter):
 def main() -> None:
     """Entry point: run the command and turn errors into one line and an exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # Loading libraries makes objects that stay: looking through them took a tenth of a short run.
-    gc.set_threshold(GARBAGE, 10, 10)
+    collect_rarely()
     # Of several chunks that zarr asks for at once one error is told, not those that came after it.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:

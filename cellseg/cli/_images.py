@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
-import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cellseg.cli._jobs import Run, at_once
 from cellseg.cli._shared import option, refuse_missing, say
 from cellseg.counting.request import CountRequest
 from cellseg.errors import (
     CellsegError,
     InputError,
-    NoMemoryError,
     Notice,
     PartialResultError,
     SettingsError,
     hinted,
     unforeseen,
 )
-from cellseg.events import JSON_KEYS, CountResult, Event, ProgressBar, Started, TileDone
+from cellseg.events import JSON_KEYS, CountResult, Event, ProgressBar, Started
 from cellseg.slide.formats import image_name
 from cellseg.storage import Location
 from cellseg.study.images import ImageFile
@@ -41,17 +35,6 @@ if TYPE_CHECKING:
     from cellseg.study.folder import Study
 
 log = logging.getLogger(__name__)
-
-SMALL_BYTES = 30_000_000
-"""Of a file: larger images keep all cores busy by themselves."""
-
-LEAST_EACH = 8
-"""Images a process should have: it takes over a second to start."""
-
-JOB_BYTES = 2_000_000_000  # Memory that is there for each process.
-
-Run = Callable[[], Iterable[Event]]
-"""Gives the events of one image."""
 
 
 class Reporter(ProgressBar):
@@ -133,16 +116,11 @@ Outcome = CountResult | FailedImage
 
 
 def count_images(
-    requests: Sequence[CountRequest], outcomes: list[Outcome], *, jobs: int | None = None
+    requests: Sequence[CountRequest], outcomes: list[Outcome], *, jobs: int = 1
 ) -> None:
-    """Count each and add it to ``outcomes``; one file's error does not stop the others.
-
-    ``jobs`` images are counted at once; None: one, but of many small ones as many as there are
-    cores.
-    """
+    """Count each, ``jobs`` at once, and add it to ``outcomes``; one's error stops no other one."""
     from cellseg.run import run
 
-    jobs = min(jobs or jobs_for(requests), len(requests))
     known: set[str] = set()
     here: nullcontext[list[Run]] = nullcontext([partial(run, request) for request in requests])
     with at_once(requests, jobs) if jobs > 1 else here as runs:
@@ -283,96 +261,3 @@ def write_study_files(
         from cellseg.study.page import write_study
 
         say(f"report: {write_study(study, page)}", err=True)
-
-
-def jobs_for(requests: Sequence[CountRequest]) -> int:
-    """How many of these images are counted at once: of many small files as the machine bears."""
-    from cellseg.counting.tiles import cores
-    from cellseg.network.detect import has_gpu
-
-    most = len(requests) // LEAST_EACH
-    if most < 2 or any(
-        request.engine != "local"
-        or not isinstance(request.image, Path)
-        or not request.image.is_file()
-        or request.image.stat().st_size > SMALL_BYTES
-        for request in requests
-    ):
-        return 1
-    import psutil
-
-    if has_gpu(requests[0].device):
-        return 1
-    return max(1, min(most, cores(), psutil.virtual_memory().available // JOB_BYTES))
-
-
-@contextmanager
-def at_once(requests: Sequence[CountRequest], jobs: int) -> Iterator[list[Run]]:
-    """What waits for each image's events, while ``jobs`` processes count them in their order."""
-    from cellseg.counting.tiles import cores
-
-    # The libraries of a process take as many threads as there are cores, unless they are told.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // jobs)))
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_begin)
-    try:
-        with _undisturbed():
-            counts = [pool.submit(_counted, request) for request in requests]
-        importlib.import_module("cellseg.study.folder")  # will be needed, and there is time now
-        yield [partial(_events_of, count) for count in counts]
-    except BaseException:
-        for process in active_children():
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Start processes without being interrupted half-way; a SIGTERM acts at the end.
-
-    They ignore Ctrl-C for good: this process hears it, and ends them.
-    """
-    heard: list[int] = []
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, interrupt)
-        signal.signal(signal.SIGTERM, end)
-    if heard:
-        raise KeyboardInterrupt
-
-
-def _events_of(count: Future[Sequence[Event]]) -> Sequence[Event]:
-    """The events of an image, once it is counted; its error is raised."""
-    try:
-        return count.result()
-    except BrokenExecutor as error:
-        raise NoMemoryError(
-            "a process that counted was ended from outside, mostly because memory ran out; what is "
-            "done is kept: count fewer images at once",
-            hint="jobs",
-        ) from error
-
-
-def _begin() -> None:
-    """Make a new process end with the one that started it, and say nothing by itself."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    logging.captureWarnings(True)
-    logging.getLogger().addHandler(logging.NullHandler())
-
-
-def _end_with_parent() -> None:
-    """Otherwise a process would go on for nobody when the command was killed."""
-    if (parent := parent_process()) is not None:
-        parent.join()
-    os._exit(1)
-
-
-def _counted(request: CountRequest) -> Sequence[Event]:
-    """Count an image in a process of its own; its events but for those of single tiles."""
-    from cellseg.run import run
-
-    return [event for event in run(request) if not isinstance(event, TileDone)]

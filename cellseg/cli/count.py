@@ -199,11 +199,19 @@ def count(
     if len(images) == 1 and not as_json:
         refuse_missing(images[0])
     # Here and not above: a mistyped path is said at once.
+    from cellseg.cli._jobs import jobs_for, load_libraries
+    from cellseg.study.images import find_images, result_names
+
+    times, point = (t, None) if isinstance(t, range) else (None, t)
+    found = find_images(images, recursive=recursive, files=files, times=times)
+    paths = [image.path for image in found.images]
+    jobs = min(jobs or jobs_for(paths, settings["engine"], settings["device"]), len(paths))
+    if jobs > 1:
+        load_libraries(jobs)
     from cellseg.annotations.geojson import read_regions
     from cellseg.cli import _images as study
     from cellseg.counting.request import CountRequest
     from cellseg.derive import Recipe
-    from cellseg.study.images import find_images, result_names
     from cellseg.table.chamber import Chamber
 
     regions = None if region is None else read_regions(region)
@@ -213,8 +221,6 @@ def count(
         settings["chamber"] = Chamber(depth_um=chamber, dilution=dilution or 1)
     settings["markers"] = markers_of(settings)
     recipe = Recipe(**{name: settings.pop(name) for name in Recipe.model_fields.keys() & settings})
-    times, point = (t, None) if isinstance(t, range) else (None, t)
-    found = find_images(images, recursive=recursive, files=files, times=times)
     if regions is not None and len(found.images) > 1:
         raise SettingsError(f"--region belongs to one slide, got {len(found.images)} images")
     home = study.home_of_study(images, found.images, output, report=report, parquet=parquet)

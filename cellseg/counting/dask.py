@@ -250,7 +250,7 @@ def _local_cluster() -> distributed.LocalCluster:
 
 def cpu_workers() -> int:
     """Workers of one thread that this machine's cores and memory bear."""
-    from cellseg.counting.tiles import cores  # late, as everything that loads a model
+    from cellseg.network.inference import cores  # late, as everything that loads a model
 
     return max(1, min(cores(), int(MEMORY_LIMIT) // WORKER_BYTES))
 

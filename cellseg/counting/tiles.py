@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import zlib
 from base64 import b64decode, b64encode
 from collections import deque
@@ -147,12 +146,6 @@ class TileSource:
 def _edges(*corners: int) -> list[int]:
     """The corners, ascending, and every multiple of ``BLOCK_PX`` from the first between them."""
     return sorted({*corners, *range(corners[0], corners[-1], BLOCK_PX)})
-
-
-def cores() -> int:
-    """Of this machine, those that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 class LocalMapper:

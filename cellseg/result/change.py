@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from cellseg.errors import OutputError, output_errors
+from cellseg.errors import STAGING, OutputError, output_errors
 from cellseg.geometry import Frame
 from cellseg.result import publish
 from cellseg.result.files import remove, write_json
@@ -31,7 +31,7 @@ class Change:
 
     def __init__(self, folder: Path, run: dict[str, Any], frame: Frame, *, fresh: bool) -> None:
         self.folder, self.run, self._frame = folder, run, frame
-        self._staging, self._fresh = folder / publish.STAGING, fresh
+        self._staging, self._fresh = folder / STAGING, fresh
         self._removed: set[str] = set()
 
     @property

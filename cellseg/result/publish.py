@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from os.path import lexists
 from pathlib import Path
@@ -19,13 +21,13 @@ from typing import Any, Literal
 
 from pydantic import AliasPath, BaseModel, Field, field_validator
 
-from cellseg.errors import InputError, sync
+from cellseg.errors import STAGING, InputError, sync
 from cellseg.geometry import Frame
 from cellseg.result.files import is_bare_name, own_file, read_json, remove, sha256_of, write_json
 from cellseg.result.labels import label_token
 from cellseg.table.summary import Summary
 
-STAGING, LOCK_NAME = ".partial", ".cellseg.lock"
+LOCK_NAME = ".cellseg.lock"
 TABLE, LABELS, RUN, OVERVIEW = "cells.csv", "labels.ome.zarr", "run.json", "overview.png"
 MEASURED, RECIPE, DERIVED = "measured.parquet", "recipe.json", "derived.parquet"
 """What counting measured; what people decided; the columns that follow from both."""
@@ -83,10 +85,13 @@ def mark_ready(folder: Path, token: str, *, gone: Iterable[str] = ()) -> None:
     """
     staging = folder / STAGING
     parts = sorted(path.name for path in staging.iterdir())
-    for root, _, names in os.walk(staging):
-        for path in (*(Path(root, name) for name in names), Path(root)):
-            sync(path)
+    written = [Path(root, name) for root, _, names in os.walk(staging) for name in (*names, ".")]
+    # Several at once: the disk then writes them together.
+    with ThreadPoolExecutor(8) as pool:
+        deque(pool.map(sync, written), maxlen=0)
     write_json(staging / _READY, {"token": token, "gone": sorted(gone), "parts": parts})
+    for path in (staging / _READY, staging):
+        sync(path)
 
 
 def is_ready(folder: Path) -> bool:

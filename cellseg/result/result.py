@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cellseg.annotations.geojson import read_regions
 from cellseg.annotations.region import Region, Regions
-from cellseg.errors import InputError, Notice, OutputError, line_of
+from cellseg.errors import STAGING, InputError, Notice, OutputError, line_of
 from cellseg.geometry import Box, Frame, LazyArray
 from cellseg.palette import RGB, as_rgb, colours
 from cellseg.result import publish
@@ -342,7 +342,7 @@ def is_ours(folder: Path) -> bool:
         or publish.published(folder) is not None
         or publish.is_ready(folder)
         # What a run leaves whose folder was removed under it, or whose journal is damaged.
-        or (bool(names) and names <= {publish.STAGING, *JOURNAL_FILES})
+        or (bool(names) and names <= {STAGING, *JOURNAL_FILES})
     )
 
 

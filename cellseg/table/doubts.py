@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -89,7 +89,7 @@ class Expected:
     def of(cls, run: Mapping[str, Any]) -> Expected | None:
         """Of a finished run; None where its record does not say it, or is damaged."""
         try:
-            return TypeAdapter(cls).validate_python(run["expected_sizes"])
+            return _EXPECTED.validate_python(run["expected_sizes"])
         except (LookupError, ValueError):
             return None
 
@@ -256,10 +256,10 @@ class SlideQuality:
     left_out: bool = False
 
     @classmethod
-    def of(cls, run: Mapping[str, Any]) -> Self | None:
+    def of(cls, run: Mapping[str, Any]) -> SlideQuality | None:
         """Of a finished run; None where its record does not say it, or is damaged."""
         try:
-            return TypeAdapter(cls).validate_python(run["quality"])
+            return _QUALITY.validate_python(run["quality"])
         except (LookupError, ValueError):
             return None
 
@@ -287,3 +287,6 @@ class SlideQuality:
         each = ", ".join(f"{100 * share:.2g} % {name}" for name, share in self.faults.items())
         why = f" ({each}); its cells and its area do not count" if every else ""
         return Notice(f"{100 * every:.2g} % of the tissue was left out{why}")
+
+
+_EXPECTED, _QUALITY = TypeAdapter(Expected), TypeAdapter(SlideQuality)

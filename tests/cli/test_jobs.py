@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
@@ -16,8 +17,7 @@ from limited import ENVIRONMENT, limited
 from PIL import Image
 from synthetic import write_disc_slide
 
-from cellseg.cli._images import jobs_for
-from cellseg.counting.request import CountRequest
+from cellseg.cli._jobs import FORKS, jobs_for
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +48,20 @@ def workers(process):
     """Processes that count, once they do: their first line of code starts a thread."""
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline and process.poll() is None:
-        found = [
-            child
-            for child in psutil.Process(process.pid).children()
-            if "spawn_main" in " ".join(child.cmdline()) and child.num_threads() > 1
-        ]
+        children = psutil.Process(process.pid).children(recursive=FORKS)
+        found = [child for child in children if _counts(child, process.pid)]
         if len(found) == 2:
             return found
         time.sleep(0.05)
     raise AssertionError(process.communicate()[1])
+
+
+def _counts(child, command):
+    """Whether it is copied, or begun, to count; others end while they are looked at."""
+    with suppress(psutil.Error):
+        begun = child.ppid() != command if FORKS else "spawn_main" in " ".join(child.cmdline())
+        return begun and child.num_threads() > 1
+    return False
 
 
 def test_as_one_after_the_other(scans, tmp_path):
@@ -112,15 +117,15 @@ def test_a_process_that_is_ended_from_outside_is_said(scans, tmp_path):
 def test_many_small_files_are_counted_by_all_cores(
     tmp_path, monkeypatch, images, cores, large, expected
 ):
-    monkeypatch.setattr("cellseg.counting.tiles.cores", lambda: cores)
-    monkeypatch.setattr("cellseg.cli._images.JOB_BYTES", 1)
+    monkeypatch.setattr("cellseg.network.inference.cores", lambda: cores)
+    monkeypatch.setattr("cellseg.cli._jobs.JOB_BYTES", 1)
     monkeypatch.setattr("cellseg.network.detect.has_gpu", lambda device: False)
     paths = [tmp_path / f"{number}.tif" for number in range(images)]
     for path in paths:
         path.write_bytes(b"II*\0")
     if large:
         os.truncate(paths[0], 40_000_000)
-    assert jobs_for([CountRequest(image=path) for path in paths]) == expected
+    assert jobs_for(paths, "local", "auto") == expected
 
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Linux enforces the limit")
