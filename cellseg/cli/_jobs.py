@@ -9,12 +9,13 @@ import importlib
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import active_children, get_all_start_methods, get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,9 @@ LEAST_EACH = 8
 
 JOB_BYTES = 2_000_000_000  # Memory that is there for each process.
 
-FORKS = "forkserver" in get_all_start_methods()
-"""Not on Windows: a process has loaded the libraries once, and each other one is a copy of it."""
+FORKS = sys.platform == "linux"
+"""One process loads the libraries, and those that count are copies of it. macOS has libraries that
+do not bear it, Windows has no copies: there each process loads its own."""
 
 Run = Callable[[], "Iterable[Event]"]
 """Gives the events of one image."""

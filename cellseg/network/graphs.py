@@ -11,10 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import openvino as ov
 from numpy.typing import ArrayLike, DTypeLike, NDArray
-from openvino import Node
-from openvino import opset13 as ops
 
 from cellseg.network.architecture import (
     BACKBONES,
@@ -24,6 +21,7 @@ from cellseg.network.architecture import (
     LITE0_STAGES,
 )
 from cellseg.network.modelfile import RANGE, SCALE, Arrays
+from cellseg.network.quiet import Node, ops, ov
 
 LEVELS = 4
 LEVEL_TYPE = "f16"  # A third less memory in all than with float32.

@@ -12,10 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
 
 import numpy as np
-import openvino as ov
 import psutil
 from numpy.typing import NDArray
-from openvino import opset13 as ops
 from scipy.special import softmax
 
 from cellseg.errors import WeightsError, line_of
@@ -34,6 +32,7 @@ from cellseg.network.boxes import (
 from cellseg.network.graphs import LEVELS, Graphs
 from cellseg.network.inference import Inference, NetworkOutput, Wanted, cores
 from cellseg.network.modelfile import Arrays, parameter
+from cellseg.network.quiet import ops, ov
 from cellseg.network.timer import Timer
 
 BOX_SIDE, MASK_SIDE = 7, 14

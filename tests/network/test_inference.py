@@ -1,5 +1,6 @@
 """The network made ready for counting computes the same, faster: in torch and in OpenVINO."""
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -388,3 +389,15 @@ os.kill(os.getpid(), signal.SIGINT)
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (0, "handled\n"), ended.stderr
+
+
+def test_openvino_tells_nobody_that_it_is_used(tmp_path):
+    pytest.importorskip("openvino")
+    program = "import cellseg.network.openvino_inference, sys; print(*sys.modules)"
+    home = {"HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path)}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=os.environ | home
+    )
+    assert "openvino.tools.ovc.telemetry_stub" in ended.stdout.split(), ended.stderr
+    assert not any(name.startswith("openvino_telemetry") for name in ended.stdout.split())
+    assert not [*tmp_path.iterdir()]
