@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from functools import partial
 from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
+from tempfile import gettempdir
 from typing import TYPE_CHECKING
 
 from cellseg.cli._shared import collect_rarely
@@ -34,10 +35,6 @@ LEAST_EACH = 8
 """Images a process should have: it takes over a second to start."""
 
 JOB_BYTES = 2_000_000_000  # Memory that is there for each process.
-
-FORKS = sys.platform == "linux"
-"""One process loads the libraries, and those that count are copies of it. macOS has libraries that
-do not bear it, Windows has no copies: there each process loads its own."""
 
 Run = Callable[[], "Iterable[Event]"]
 """Gives the events of one image."""
@@ -68,7 +65,7 @@ def load_libraries(jobs: int) -> None:
 
     # The libraries of a process take as many threads as there are cores, unless they are told.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // jobs)))
-    if FORKS:
+    if _way() == "forkserver":
         from multiprocessing import forkserver
 
         forkserver.set_forkserver_preload(["cellseg.run", "cellseg.network.detect"])
@@ -76,11 +73,20 @@ def load_libraries(jobs: int) -> None:
             forkserver.ensure_running()
 
 
+def _way() -> str:
+    """How processes start: on Linux as copies of one that has loaded the libraries.
+
+    Some libraries of macOS do not bear that, Windows cannot do it. The one that is copied listens
+    at a socket in the folder for temporary files, whose path may have some 100 characters.
+    """
+    is_short = sys.platform == "linux" and len(gettempdir()) < 70
+    return "forkserver" if is_short else "spawn"
+
+
 @contextmanager
 def at_once(requests: Sequence[CountRequest], jobs: int) -> Iterator[list[Run]]:
     """What waits for each image's events, while ``jobs`` processes count them in their order."""
-    context = get_context("forkserver" if FORKS else "spawn")
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin)
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context(_way()), initializer=_begin)
     try:
         with _undisturbed():
             counts = [pool.submit(_counted, request) for request in requests]

@@ -17,7 +17,9 @@ from limited import ENVIRONMENT, limited
 from PIL import Image
 from synthetic import write_disc_slide
 
-from cellseg.cli._jobs import FORKS, jobs_for
+from cellseg.cli._jobs import jobs_for
+
+FORKS = sys.platform == "linux"
 
 
 @pytest.fixture(scope="module")
@@ -30,16 +32,16 @@ def scans(tmp_path_factory):
     return folder
 
 
-def started(scans, out, *options):
+def started(scans, out, *options, **environment):
     command = [sys.executable, "-m", "cellseg", "count", str(scans), "--output", str(out), "--json"]
     return subprocess.Popen(
-        [*command, *options], env=ENVIRONMENT, text=True,
+        [*command, *options], env=ENVIRONMENT | environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
 
 
-def done(scans, out, *options):
-    with started(scans, out, *options) as process:
+def done(scans, out, *options, **environment):
+    with started(scans, out, *options, **environment) as process:
         said = process.communicate(timeout=300)
         return process.returncode, *said
 
@@ -82,6 +84,15 @@ def test_as_one_after_the_other(scans, tmp_path):
     assert code == 5
     assert said.count("holds") == 5
     assert "--overwrite" in said
+
+
+def test_a_long_path_for_temporary_files(scans, tmp_path):
+    """No socket can be there."""
+    folder = tmp_path / ("t" * 90)
+    folder.mkdir()
+    code, _, said = done(scans, tmp_path / "out", "--jobs", "2", TMPDIR=str(folder))
+    assert code == 3, said
+    assert "unexpected" not in said
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals there")
