@@ -36,6 +36,9 @@ LEAST_EACH = 8
 
 JOB_BYTES = 2_000_000_000  # Memory that is there for each process.
 
+LIBRARIES = ["cellseg.run", "cellseg.counting.record", "cellseg.network.detect", "zarr"]
+"""What a process imports that counts; not OpenVINO and torch, whose threads no copy would have."""
+
 Run = Callable[[], "Iterable[Event]"]
 """Gives the events of one image."""
 
@@ -68,7 +71,7 @@ def load_libraries(jobs: int) -> None:
     if _way() == "forkserver":
         from multiprocessing import forkserver
 
-        forkserver.set_forkserver_preload(["cellseg.run", "cellseg.network.detect"])
+        forkserver.set_forkserver_preload(LIBRARIES)
         with _undisturbed():
             forkserver.ensure_running()
 
