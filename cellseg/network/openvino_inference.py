@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
 
 import numpy as np
@@ -30,7 +29,7 @@ from cellseg.network.boxes import (
     unsuppressed,
 )
 from cellseg.network.graphs import LEVELS, Graphs
-from cellseg.network.inference import Inference, NetworkOutput, Wanted, cores
+from cellseg.network.inference import Inference, NetworkOutput, Wanted
 from cellseg.network.modelfile import Arrays, parameter
 from cellseg.network.quiet import ops, ov
 from cellseg.network.timer import Timer
@@ -45,9 +44,6 @@ BOXES_AT_ONCE, MASKS_AT_ONCE, FINE_AT_ONCE = 256, 64, 16
 OWN_FROM_PX = 1 << 20
 """Images from so many pixels on get a graph of their size: it is a third faster, is made in half a
 second, and holds on to memory, so that there is one at a time."""
-
-MOST_STREAMS = 8
-"""Batches of boxes under way at once, a thread each: between the graphs numpy takes one thread."""
 
 LEAST_SIDE_PX = 1.0
 
@@ -97,16 +93,13 @@ class OpenVinoInference(Inference):
 
     def __init__(self, arrays: Arrays, origin: str) -> None:
         self._graphs = Graphs(arrays)
-        told = os.environ.get("OMP_NUM_THREADS", "")
-        threads = (told.isdigit() and int(told)) or cores()
+        threads = os.environ.get("OMP_NUM_THREADS", "")
         self._settings = {
             **PRECISION,
             "PERFORMANCE_HINT": "LATENCY",
             "ENABLE_CPU_PINNING": False,
-            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_NUM_THREADS": int(threads) if threads.isdigit() else 0,
         }
-        self._streams = min(threads, MOST_STREAMS)
-        self._workers = ThreadPoolExecutor(self._streams)
         memory = psutil.virtual_memory().total
         if memory >= ROOMY_BYTES:
             self.tile_px = 2 * self.tile_px
@@ -114,8 +107,8 @@ class OpenVinoInference(Inference):
             self.notes = (f"{memory / 1e9:.1f} GB of memory: tiles of half the usual side",)
         self._has_types = f"{TYPE_KEYS}logits.weight" in arrays
         self._arrays = arrays
-        self._requests: dict[tuple[str, int, int], dict[int, ov.InferRequest]] = {}
-        self._lock, self._making = threading.Lock(), threading.Lock()
+        self._requests: dict[tuple[str, int, int], ov.InferRequest] = {}
+        self._lock = threading.Lock()
         try:
             # The dense part is compiled with the first image: it takes a third of a second.
             blank = [np.zeros((1, 1, self._graphs.channels), np.float32)] * LEVELS
@@ -186,7 +179,10 @@ class OpenVinoInference(Inference):
 
     def _boxes(self, levels: list[Floats], boxes: Floats) -> tuple[Floats, Floats]:
         """Class logits (B, K) and shifts (B, 4 K)."""
-        parts = self._in_batches("boxes", levels, boxes, BOX_SIDE, BOXES_AT_ONCE)
+        parts = [
+            [np.copy(out) for out in part]
+            for part in self._in_batches("boxes", levels, boxes, BOX_SIDE, BOXES_AT_ONCE)
+        ]
         logits, shifts = (np.concatenate(column) for column in zip(*parts, strict=True))
         return logits, shifts
 
@@ -206,16 +202,11 @@ class OpenVinoInference(Inference):
         self, kind: str, levels: list[Floats], boxes: Floats, side: int, batch: int
     ) -> Iterator[list[Floats]]:
         """A graph's outputs for so many boxes at a time; the last ones are filled up."""
-
-        def seen(start: int) -> list[Floats]:
+        for start in range(0, max(1, len(boxes)), batch):
             part = boxes[start : start + batch]
-            values = np.zeros((batch, side, side, levels[0].shape[2]), np.float32)
-            values[: len(part)] = sampled(levels, part, side)
-            found = self._infer((kind, batch, side), values, threading.get_ident())
-            return [np.copy(out[: len(part)]) for out in found]
-
-        each = map if self._streams == 1 else self._workers.map
-        return iter(each(seen, range(0, max(1, len(boxes)), batch)))
+            seen = np.zeros((batch, side, side, levels[0].shape[2]), np.float32)
+            seen[: len(part)] = sampled(levels, part, side)
+            yield [out[: len(part)] for out in self._infer((kind, batch, side), seen)]
 
     def _sorted(self, levels: list[Floats], boxes: Floats) -> tuple[Floats, Floats]:
         """Probabilities of cell types, (B, T), and likeness, (B, L)."""
@@ -229,23 +220,14 @@ class OpenVinoInference(Inference):
         weights = parameter(f"{TYPE_KEYS}{name}.weight", self._arrays)
         return np.asarray(values @ weights.T + self._arrays.get(f"{TYPE_KEYS}{name}.bias", 0))
 
-    def _infer(self, key: tuple[str, int, int], values: Floats, thread: int = 0) -> list[Floats]:
-        """Outputs of a graph, made when it is first asked for.
-
-        They are valid until the same thread asks it again; 0 is whichever has the whole network.
-        """
-        kind, *sides = key
-        with self._making:
-            requests = self._requests.setdefault(key, {})
-            if not requests:
-                streams = {"NUM_STREAMS": 1 if kind == "dense" else self._streams}
-                graph = getattr(self._graphs, kind)(*sides)
-                compiled = _core().compile_model(graph, "CPU", self._settings | streams)
-                requests[thread] = compiled.create_infer_request()
-            elif thread not in requests:
-                other = next(iter(requests.values()))
-                requests[thread] = other.get_compiled_model().create_infer_request()
-            request = requests[thread]
+    def _infer(self, key: tuple[str, int, int], values: Floats) -> list[Floats]:
+        """Outputs of a graph, made when it is first asked for; valid until it is asked again."""
+        if key not in self._requests:
+            kind, *sides = key
+            graph = getattr(self._graphs, kind)(*sides)
+            compiled = _core().compile_model(graph, "CPU", self._settings)
+            self._requests[key] = compiled.create_infer_request()
+        request = self._requests[key]
         request.infer([ov.Tensor(np.ascontiguousarray(values), shared_memory=True)])
         return [tensor.data for tensor in request.output_tensors]
 
