@@ -1,19 +1,22 @@
 """Teach a model cell types from annotated centres, on features that stay as they are.
 
     python tools/train_types.py FOLDER --model default -o MODEL.safetensors [--likeness-only]
+    python tools/train_types.py FOLDER --left-out
 
 FOLDER holds ``images/``, ``counts.csv`` (image, split) and ``points.csv`` (image, x, y, class).
 Every field is looked at several times: at the scales of the protocols ``he_20x`` and ``he``, as it
 is and in other colours. A found nucleus has the type of the centre that is its own:
 one-to-one, by least total distance, at most 6 px of the field away. The mean features of all nuclei
 found in a field tell such tissue from others; ``--likeness-only`` makes what is needed for that.
+``--left-out`` tells how right the types are of patients that were left out, and writes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import numpy as np
@@ -51,6 +54,9 @@ LOOKS = 3
 SCORE, WITHIN_PX = 0.2, 6.0
 UNLIKE = 0.05
 """Share of the fields left out of it that may look unlike the tissue that was learned from."""
+
+PATIENT = len("TCGA-A7-A0DA")
+"""So many characters of a field's name tell the patient."""
 
 STEPS, RATE, DECAY, DROPOUT, FOLDS = 800, 2e-3, 1e-2, 0.3, 5
 
@@ -178,16 +184,64 @@ def likeness_of(means: Tensor, fields: Tensor) -> dict[str, Tensor]:
     return {f"{TYPE_KEYS}centre": centre, f"{TYPE_KEYS}likeness.weight": weight / limit}
 
 
+class Field(NamedTuple):
+    """What is found in a field as it is: features (D, F), the type of the centre that is a
+    nucleus' own (D,), -1 for none, and how many centres of each type there are (T,).
+    """
+
+    patient: str
+    seen: Tensor
+    kinds: Tensor
+    centres: Tensor
+
+
+def of_left_out(
+    of_fields: Sequence[Field], seen: Tensor, kinds: Tensor, fields: Tensor, plain: Tensor
+) -> Tensor:
+    """Right, said and annotated nuclei of each type, (3, T), patients left out in turn."""
+    types = len(of_fields[0].centres)
+    patients = sorted({field.patient for field in of_fields})
+    part_of = torch.tensor([patients.index(field.patient) % FOLDS for field in of_fields])
+    counts = torch.zeros(3, types)
+    for part in range(FOLDS):
+        kept = part_of[fields] != part
+        rest = (seen[kept], kinds[kept])
+        arrays = learned(*rest, types)
+        added = balance(*rest, fields[kept], plain[kept], types)
+        hidden_weight, hidden_bias, weight, bias = arrays.values()
+        for place in torch.nonzero(part_of == part).flatten().tolist():
+            field = of_fields[place]
+            inside = F.linear(field.seen, hidden_weight, hidden_bias).relu()
+            said = (F.linear(inside, weight, bias) + added).argmax(1)
+            right = said[said == field.kinds]
+            counts += torch.stack(
+                [
+                    torch.bincount(right, minlength=types),
+                    torch.bincount(said, minlength=types),
+                    field.centres,
+                ]
+            )
+    return counts
+
+
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, path_type=Path))
 @click.option("--model", default="default", show_default=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), default="types.safetensors")
 @click.option("--split", default="train", show_default=True)
 @click.option("--mpp", default=0.5, show_default=True)
 @click.option("--tissue", default="H&E of the breast (BRCA-M2C)", show_default=True)
 @click.option("--likeness-only", is_flag=True, help="Keep the types that the model has.")
+@click.option("--left-out", is_flag=True, help="Print how right types are of patients left out.")
 def main(
-    folder: Path, model: str, output: Path, split: str, mpp: float, tissue: str, likeness_only: bool
+    folder: Path,
+    model: str,
+    output: Path,
+    split: str,
+    mpp: float,
+    tissue: str,
+    likeness_only: bool,
+    left_out: bool,
 ) -> None:
     """Write the model with types."""
     torch.set_num_threads(1)
@@ -199,6 +253,7 @@ def main(
     by_image = points.groupby("image")
     features = Features(model, len(names))
     seen, kinds, fields, plain, means, of_field = [], [], [], [], [], []
+    of_fields = []
     images = table.loc[(table["split"] == split) & (table["n_cells"] > 0), "image"]
     for field, image in enumerate(rng.permutation(images)):
         truth = by_image.get_group(image)
@@ -212,8 +267,27 @@ def main(
             seen.append(values[rows])
             fields += [field] * len(rows)
             plain += [look == 0] * len(rows)
-            kinds += [names.index(kind) for kind in truth["class"].to_numpy()[columns]]
+            here = truth["class"].map(names.index).to_numpy()
+            kinds += here[columns].tolist()
+            if look == 0:
+                own = torch.full((len(values),), -1)
+                own[rows] = torch.from_numpy(here[columns])
+                number = torch.bincount(torch.from_numpy(here), minlength=len(names))
+                of_fields.append(Field(image[:PATIENT], values, own, number))
         click.echo(f"{image[:40]}: {len(kinds):,} nuclei so far")
+    if left_out:
+        every = torch.cat(seen), torch.tensor(kinds), torch.tensor(fields), torch.tensor(plain)
+        right, said, there = of_left_out(of_fields, *every)
+        for name, *numbers in zip(
+            names, right, said, there, 2 * right / (said + there), strict=True
+        ):
+            click.echo(
+                "{}: {:.0f} right of {:.0f} said and {:.0f} annotated, F1 {:.3f}".format(
+                    name, *numbers
+                )
+            )
+        click.echo(f"mean F1 {float((2 * right / (said + there)).mean()):.3f}")
+        return
     likeness = likeness_of(torch.stack(means), torch.tensor(of_field))
     if likeness_only:
         stored, card = read_arrays(model)
