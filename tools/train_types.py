@@ -185,8 +185,10 @@ def likeness_of(means: Tensor, fields: Tensor) -> dict[str, Tensor]:
 
 
 class Field(NamedTuple):
-    """What is found in a field as it is: features (D, F), the type of the centre that is a
-    nucleus' own (D,), -1 for none, and how many centres of each type there are (T,).
+    """What is found in a field as it is.
+
+    ``seen`` are the features of nuclei, (D, F), ``kinds`` the types of their own centres, (D,), or
+    -1 for none. ``centres`` are the numbers of annotated centres of each type, (T,).
     """
 
     patient: str
