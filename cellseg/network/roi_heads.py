@@ -66,6 +66,15 @@ def ignored_share(boxes: Tensor, target: Target) -> Tensor:
     return covered / ((x2 - x1) * (y2 - y1)).clamp_min(1)
 
 
+def filled_up(samples: Tensor, number: int) -> Tensor:
+    """On a GPU, samples (B, C, S, S) with zeros behind them up to a number of boxes.
+
+    For each new shape cuDNN looks for an algorithm, and loads its code, which takes longer than
+    the convolution.
+    """
+    return samples if samples.is_cpu else F.pad(samples, (0,) * 7 + (number - len(samples),))
+
+
 def _array(level: Tensor) -> Floats:
     """A feature map (1, C, H, W) on a CPU as (H, W, C), without a copy."""
     return cast(Floats, level[0].permute(1, 2, 0).numpy())
@@ -236,8 +245,9 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
             boxes.append(box[positive])
             indices.append(match[positive])
         pooled = self._pool(self.mask_roi_pool, features, boxes, image_shapes)
+        seen = filled_up(pooled, max(self.mask_samples, len(proposals)))
         loss: Tensor = maskrcnn_loss(
-            self.mask_predictor(self.mask_head(pooled)),
+            self.mask_predictor(self.mask_head(seen))[: len(pooled)],
             boxes,
             [target["masks"] for target in targets],
             [target["labels"] for target in targets],
@@ -303,7 +313,7 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         masks = [boxes.new_zeros((0, side, side))]
         for start in range(0, len(boxes), MASKS_AT_ONCE):
             kinds = classes[start : start + MASKS_AT_ONCE]
-            seen = samples(pool, boxes[start : start + MASKS_AT_ONCE])
+            seen = filled_up(samples(pool, boxes[start : start + MASKS_AT_ONCE]), MASKS_AT_ONCE)
             seen = seen.to(dtype, memory_format=torch.channels_last)
             logits = self.mask_predictor(self.mask_head(seen))
             rows = torch.arange(len(kinds), device=kinds.device)

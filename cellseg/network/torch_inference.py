@@ -27,9 +27,9 @@ Precision = Literal["float32", "bfloat16", "float16"]
 LARGEST_BATCH = 16
 """More tiles at once lose more when memory runs out; the number is not measured yet."""
 
-FREE_SHARE, BYTES_PER_PX = 0.5, 1500
-"""Of the free memory of a GPU, and what a tile's pixel takes at the peak, features and masks
-together: reckoned, not measured; if it is more after all, the batch is halved."""
+FREE_SHARE, BYTES_PER_PX = 0.5, 500
+"""Of the free memory of a GPU, and what a tile's pixel takes at the peak: 120 to 240 in bfloat16
+(``benchmarks/gpu.md``), twice that in float32; if it is more after all, the batch is halved."""
 
 
 class TorchInference(Inference):

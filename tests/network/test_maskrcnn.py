@@ -286,6 +286,21 @@ def test_large_boxes_are_looked_at_twice(request, monkeypatch):
         np.testing.assert_allclose(result.again, second, atol=2e-3, rtol=1e-2)
 
 
+def test_filled_up_batches_of_a_gpu_change_no_mask(model, request, monkeypatch):
+    assert roi_heads.filled_up(torch.zeros(3, 2, 5, 5, device="meta"), 7).shape == (7, 2, 5, 5)
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    (alone,) = forward_batch(model, image, Wanted(0.0, 0.9))
+
+    def always(samples, number):
+        return F.pad(samples, (0,) * 7 + (number - len(samples),))
+
+    monkeypatch.setattr(roi_heads, "filled_up", always)
+    seen = spied(model.roi_heads, request)
+    (filled,) = forward_batch(model, image, Wanted(0.0, 0.9))
+    assert {boxes for boxes, _ in seen} == {roi_heads.MASKS_AT_ONCE}
+    np.testing.assert_allclose(filled.masks, alone.masks, atol=1e-5)
+
+
 def sides(boxes):
     return (boxes[:, 2:] - boxes[:, :2]).max(1)
 
