@@ -44,8 +44,8 @@ BLOCK_PX = 128
 _LOOK_SECONDS = 0.2
 """How often a wait ends for a moment: on Windows nothing interrupts one without an end."""
 
-_AHEAD = 2
-"""Batches under way beside those in the network: one that is read, one that is ready or done."""
+_AHEAD = 1
+"""Batches under way beside those in the network: one that is read, or done."""
 
 SEEN_BYTES = 12
 """Of a pixel as the network sees it."""

@@ -129,6 +129,11 @@ class MaskRCNNDetector(Detector):
             limits = Limits.for_area(images.shape[1] * images.shape[2])
             return [to_detections(result, (height, width), limits) for result in results]
 
+    def expect(self, extent: tuple[int, int]) -> None:
+        """See :meth:`Detector.expect`."""
+        height, width = (-(-side // STRIDE_PX) * STRIDE_PX for side in extent)
+        self.network.expect((height, width))
+
     def take_seconds(self) -> dict[str, float]:
         """Seconds by stage since the last call."""
         return self._timer.take()

@@ -88,6 +88,10 @@ class Inference(Protocol):
         """How many tiles of an area go through the network together."""
         return 1
 
+    def expect(self, extent: tuple[int, int]) -> None:
+        """Get ready for images of an extent (H, W), beside whatever follows."""
+        return None
+
     def free_memory(self) -> None:
         """Give back what is kept for the next tile: after a slide, and where memory ran out."""
         return None

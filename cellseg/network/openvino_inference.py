@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 
 import numpy as np
@@ -29,7 +31,7 @@ from cellseg.network.boxes import (
     unsuppressed,
 )
 from cellseg.network.graphs import LEVELS, Graphs
-from cellseg.network.inference import Inference, NetworkOutput, Wanted
+from cellseg.network.inference import Inference, NetworkOutput, Wanted, cores
 from cellseg.network.modelfile import Arrays, parameter
 from cellseg.network.quiet import ops, ov
 from cellseg.network.timer import Timer
@@ -52,6 +54,26 @@ ROOMY_BYTES = 6 * 10**9
 
 PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
 """What is not in 8 bits is not in bfloat16 either."""
+
+MOST_AT_ONCE, EACH_BYTES = 4, 3 * 10**9
+"""Images in the network at once, and the machine's memory for each; one takes 0.3 GB."""
+
+Key = tuple[str, int, int]
+Requests = dict[Key, ov.InferRequest]
+
+ANY = (-1, -1)
+
+
+@dataclass
+class Dense:
+    """The graph of backbone, pyramid and proposals' head for images of an extent (H, W).
+
+    ``spare`` are requests that nobody looks at the outputs of.
+    """
+
+    extent: tuple[int, int]
+    graph: ov.CompiledModel
+    spare: list[ov.InferRequest] = field(default_factory=list)
 
 
 @cache
@@ -107,12 +129,17 @@ class OpenVinoInference(Inference):
             self.notes = (f"{memory / 1e9:.1f} GB of memory: tiles of half the usual side",)
         self._has_types = f"{TYPE_KEYS}logits.weight" in arrays
         self._arrays = arrays
-        self._requests: dict[tuple[str, int, int], ov.InferRequest] = {}
-        self._lock = threading.Lock()
+        self._made: dict[Key, ov.CompiledModel] = {}
+        self._dense: Dense | None = None
+        self._making, self._for_dense = threading.Lock(), threading.Lock()
+        # While the dense part of one image takes all cores, the rest of others goes on.
+        at_once = min(cores(), MOST_AT_ONCE, memory // EACH_BYTES)
+        self.threads = 1 if threads == "1" else max(1, at_once)
+        self._spare: list[Requests] = []
         try:
-            # The dense part is compiled with the first image: it takes a third of a second.
+            # The dense part is compiled for its images.
             blank = [np.zeros((1, 1, self._graphs.channels), np.float32)] * LEVELS
-            logits, _ = self._boxes(blank, np.zeros((1, 4), np.float32))
+            logits, _ = self._boxes({}, blank, np.zeros((1, 4), np.float32))
         except RuntimeError as error:
             raise WeightsError(
                 f"{origin}: OpenVINO {ov.__version__} cannot run the model: {line_of(error)}"
@@ -124,36 +151,77 @@ class OpenVinoInference(Inference):
         self, images: NDArray[np.float32], wanted: Wanted, timer: Timer
     ) -> list[NetworkOutput]:
         """See :meth:`Inference.find`; images go through the network one after another."""
-        with self._lock:
-            return [self._one(image, wanted, timer) for image in images]
+        return [self._one(image, wanted, timer) for image in images]
+
+    def expect(self, extent: tuple[int, int]) -> None:
+        """See :meth:`Inference.expect`: it takes a third of a second."""
+
+        def make() -> None:
+            with suppress(RuntimeError), self._for_dense:  # the first image says what is wrong
+                self._dense_for(extent)
+
+        if self.threads > 1:
+            threading.Thread(target=make).start()
 
     def free_memory(self) -> None:
         """See :meth:`Inference.free_memory`: most of it is the graph of large tiles."""
-        with self._lock:
-            kept = {k: v for k, v in self._requests.items() if k[0] != "dense" or k[1] < 0}
-            self._requests = kept
+        with self._for_dense:
+            if self._dense and self._dense.extent != ANY:
+                self._dense = None
 
     def _one(self, image: NDArray[np.float32], wanted: Wanted, timer: Timer) -> NetworkOutput:
-        lap, extent = timer.laps(), (image.shape[0], image.shape[1])
-        limits = Limits.for_area(extent[0] * extent[1])
-        *levels, scores, shifts = self._dense(image)
-        lap("backbone")
+        extent = (image.shape[0], image.shape[1])
+        with self._for_dense:
+            lap = timer.laps()
+            dense = self._dense_for(extent)
+            request = dense.spare.pop() if dense.spare else dense.graph.create_infer_request()
+            *levels, scores, shifts = _asked(request, image[None])
+            lap("backbone")
+        own = self._spare.pop() if self._spare else {}
+        levels = [level[0] for level in levels]
+        found = self._rest(own, levels, scores[:, 0], shifts, extent, wanted, timer)
+        self._spare.append(own)
+        dense.spare.append(request)
+        return found
+
+    def _dense_for(self, extent: tuple[int, int]) -> Dense:
+        """The graph for an image; another one's is given up first."""
+        if extent[0] * extent[1] < OWN_FROM_PX:
+            extent = ANY
+        if self._dense is None or self._dense.extent != extent:
+            self._dense = None
+            graph = _core().compile_model(self._graphs.dense(*extent), "CPU", self._settings)
+            self._dense = Dense(extent, graph)
+        return self._dense
+
+    def _rest(
+        self,
+        own: Requests,
+        levels: list[Floats],
+        scores: Floats,
+        shifts: Floats,
+        extent: tuple[int, int],
+        wanted: Wanted,
+        timer: Timer,
+    ) -> NetworkOutput:
+        """Objects of an image, of its levels (h, w, C), scores (A,) and shifts (A, 4)."""
+        lap, limits = timer.laps(), Limits.for_area(extent[0] * extent[1])
         rows, columns = levels[-1].shape[:2]
         grids = (*(level.shape[:2] for level in levels), ((rows + 1) // 2, (columns + 1) // 2))
         sites, level_of = _sites(extent, grids)
-        looked_at = proposals(scores[:, 0], shifts, sites, level_of, limits, extent)
+        looked_at = proposals(scores, shifts, sites, level_of, limits, extent)
         lap("proposals")
-        logits, moves = self._boxes(levels, looked_at)
+        logits, moves = self._boxes(own, levels, looked_at)
         boxes, classes, best, is_full = _selected(looked_at, logits, moves, wanted, limits, extent)
         lap("boxes")
         types, likeness = None, None
         if wanted.types and self._has_types:
             types, likeness = self._sorted(levels, boxes)
             lap("types")
-        masks = self._masks(levels, boxes, classes, MASK_SIDE, MASKS_AT_ONCE)
+        masks = self._masks(own, levels, boxes, classes, MASK_SIDE, MASKS_AT_ONCE)
         sides = (boxes[:, 2:] - boxes[:, :2]).max(1, initial=0)
         fine = np.flatnonzero(sides >= wanted.fine_from_px)
-        again = self._masks(levels, boxes[fine], classes[fine], 2 * MASK_SIDE, FINE_AT_ONCE)
+        again = self._masks(own, levels, boxes[fine], classes[fine], 2 * MASK_SIDE, FINE_AT_ONCE)
         lap("masks")
         return NetworkOutput(
             boxes=boxes,
@@ -168,45 +236,42 @@ class OpenVinoInference(Inference):
             is_full=is_full,
         )
 
-    def _dense(self, image: NDArray[np.float32]) -> list[Floats]:
-        """Levels (h, w, C), then scores (A, 1) and shifts (A, 4); valid until the next image."""
-        height, width, _ = image.shape if image.size >= 3 * OWN_FROM_PX else (-1, -1, 3)
-        key = ("dense", height, width)
-        if key not in self._requests:
-            self._requests = {k: v for k, v in self._requests.items() if k[0] != "dense"}
-        found = self._infer(key, image[None])
-        return [*(level[0] for level in found[:LEVELS]), *found[LEVELS:]]
-
-    def _boxes(self, levels: list[Floats], boxes: Floats) -> tuple[Floats, Floats]:
+    def _boxes(self, own: Requests, levels: list[Floats], boxes: Floats) -> tuple[Floats, Floats]:
         """Class logits (B, K) and shifts (B, 4 K)."""
         parts = [
             [np.copy(out) for out in part]
-            for part in self._in_batches("boxes", levels, boxes, BOX_SIDE, BOXES_AT_ONCE)
+            for part in self._in_batches(own, "boxes", levels, boxes, BOX_SIDE, BOXES_AT_ONCE)
         ]
         logits, shifts = (np.concatenate(column) for column in zip(*parts, strict=True))
         return logits, shifts
 
     def _masks(
-        self, levels: list[Floats], boxes: Floats, classes: Indices, side: int, batch: int
+        self,
+        own: Requests,
+        levels: list[Floats],
+        boxes: Floats,
+        classes: Indices,
+        side: int,
+        batch: int,
     ) -> Floats:
         """Probabilities of each box's class, (B, 2 S, 2 S)."""
         found = [np.empty((0, 2 * side, 2 * side), np.float32)]
         start = 0
         if len(boxes):
-            for (part,) in self._in_batches("masks", levels, boxes, side, batch):
+            for (part,) in self._in_batches(own, "masks", levels, boxes, side, batch):
                 found.append(part[np.arange(len(part)), classes[start : start + batch] + 1])
                 start += batch
         return np.concatenate(found)
 
     def _in_batches(
-        self, kind: str, levels: list[Floats], boxes: Floats, side: int, batch: int
+        self, own: Requests, kind: str, levels: list[Floats], boxes: Floats, side: int, batch: int
     ) -> Iterator[list[Floats]]:
         """A graph's outputs for so many boxes at a time; the last ones are filled up."""
         for start in range(0, max(1, len(boxes)), batch):
             part = boxes[start : start + batch]
             seen = np.zeros((batch, side, side, levels[0].shape[2]), np.float32)
             seen[: len(part)] = sampled(levels, part, side)
-            yield [out[: len(part)] for out in self._infer((kind, batch, side), seen)]
+            yield [out[: len(part)] for out in self._infer(own, (kind, batch, side), seen)]
 
     def _sorted(self, levels: list[Floats], boxes: Floats) -> tuple[Floats, Floats]:
         """Probabilities of cell types, (B, T), and likeness, (B, L)."""
@@ -220,16 +285,22 @@ class OpenVinoInference(Inference):
         weights = parameter(f"{TYPE_KEYS}{name}.weight", self._arrays)
         return np.asarray(values @ weights.T + self._arrays.get(f"{TYPE_KEYS}{name}.bias", 0))
 
-    def _infer(self, key: tuple[str, int, int], values: Floats) -> list[Floats]:
+    def _infer(self, own: Requests, key: Key, values: Floats) -> list[Floats]:
         """Outputs of a graph, made when it is first asked for; valid until it is asked again."""
-        if key not in self._requests:
-            kind, *sides = key
-            graph = getattr(self._graphs, kind)(*sides)
-            compiled = _core().compile_model(graph, "CPU", self._settings)
-            self._requests[key] = compiled.create_infer_request()
-        request = self._requests[key]
-        request.infer([ov.Tensor(np.ascontiguousarray(values), shared_memory=True)])
-        return [tensor.data for tensor in request.output_tensors]
+        if key not in own:
+            with self._making:
+                if key not in self._made:
+                    kind, *sides = key
+                    graph = getattr(self._graphs, kind)(*sides)
+                    self._made[key] = _core().compile_model(graph, "CPU", self._settings)
+                own[key] = self._made[key].create_infer_request()
+        return _asked(own[key], values)
+
+
+def _asked(request: ov.InferRequest, values: Floats) -> list[Floats]:
+    """A graph's outputs; valid until it is asked again."""
+    request.infer([ov.Tensor(np.ascontiguousarray(values), shared_memory=True)])
+    return [tensor.data for tensor in request.output_tensors]
 
 
 def _selected(

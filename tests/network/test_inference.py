@@ -258,6 +258,32 @@ def test_the_shipped_model_counts_in_8_bits_what_it_counts_in_torch():
     assert len(eight.detect([empty], fill=1.0)[0].instances) == 0
 
 
+def test_images_in_openvino_side_by_side(tmp_path, monkeypatch):
+    openvino = pytest.importorskip("cellseg.network.openvino_inference")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(openvino, "cores", lambda: 8)
+    monkeypatch.setattr(openvino, "OWN_FROM_PX", 96 * 96)
+    path = saved(tmp_path / "m.safetensors", card=CARD, architecture=TYPED, quantise=True)
+    network = openvino.OpenVinoInference(read_arrays(path)[0], "m")
+    assert 1 <= network.threads <= openvino.MOST_AT_ONCE
+    rng = np.random.default_rng(0)
+    tiles = [rng.random((96, 64 + 32 * (k // 2 % 3), 3), np.float32) for k in range(12)]
+
+    def find(tile):
+        (found,) = network.find(tile[None], Wanted(0.1, 0.9, fine_from_px=14.0), Timer())
+        return found.scores, found.masks, found.again
+
+    alone = [find(tile) for tile in tiles]
+    assert min(len(scores) for scores, *_ in alone) > 5
+    for extent in ((96, 64), (96, 128)):
+        network.expect(extent)
+        with ThreadPoolExecutor(3) as pool:
+            for expected, found in zip(alone, pool.map(find, tiles), strict=True):
+                for one, other in zip(expected, found, strict=True):
+                    np.testing.assert_allclose(one, other, atol=1e-5)
+        network.free_memory()
+
+
 def test_ranges_hold_what_a_layer_sees(tmp_path):
     model, _ = load_model(saved(tmp_path / "m.safetensors"))
     batch = torch.from_numpy(images()).permute(0, 3, 1, 2)
