@@ -64,15 +64,18 @@ CHAMBER = load_protocol("brightfield").changed(
 BLOOD = load_protocol("brightfield").changed(
     mpp=2.5, max_area_um2=100_000, largest_cell_um=300, prefilter=False
 )
+HE = load_protocol("he").changed(score=0.23, usual_spread=None)
+"""As slides were counted before scores were levelled by their spread."""
+
 BROWN = load_protocol("ihc").changed(model="default", dab_share=0.6, score=0.3)
 """As the nuclei model counted before there was one of immunohistochemistry."""
 
 SETS = {
     "t98g_phase": Wanted("t98g_phase", "", PHASE, "cell"),
-    "human testis": Wanted("nuinsseg", "testis", load_protocol("he"), "nucleus"),
-    "mouse spleen": Wanted("nuinsseg", "spleen", load_protocol("he"), "nucleus"),
-    "human bladder": Wanted("nuinsseg", "bladder", load_protocol("he"), "nucleus"),
-    "human jejunum": Wanted("nuinsseg", "jejunum", load_protocol("he"), "nucleus"),
+    "human testis": Wanted("nuinsseg", "testis", HE, "nucleus"),
+    "mouse spleen": Wanted("nuinsseg", "spleen", HE, "nucleus"),
+    "human bladder": Wanted("nuinsseg", "bladder", HE, "nucleus"),
+    "human jejunum": Wanted("nuinsseg", "jejunum", HE, "nucleus"),
     "membranes": Wanted("membranes", "", BROWN, "nucleus"),
     "membranes, model ihc": Wanted("membranes", "", load_protocol("ihc"), "nucleus"),
     "ldc_hemocytometer": Wanted("ldc_hemocytometer", "", CHAMBER, "cell"),

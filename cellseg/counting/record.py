@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import platform
-import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cache
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
@@ -62,8 +60,6 @@ class Recording:
 
     def __init__(self, folder: ResultFolder, count: SlideCount, request: CountRequest) -> None:
         self.folder, self.count, self.request = folder, count, request
-        # Masks are written with it at the end; there is time now, beside the first tiles.
-        threading.Thread(target=import_module, args=("zarr",)).start()
 
     def steps(self) -> Generator[Step, None, None]:
         """The count's steps, each kept before it is handed on."""

@@ -77,8 +77,6 @@ class SlideCount:
         self.detector = detector.for_run(plan.protocol)
         self.mapper, self._strict = mapper or LocalMapper(), strict
         self._timer = Timer()
-        if isinstance(self.mapper, LocalMapper):
-            self.detector.expect(plan.grid.at(0, 0).padded.shape)
         self.tissue, everywhere = self._find_tissue(tissue)
         self.source = self._source(everywhere)
         tiles = [] if self.source.normaliser.blank else list(plan.grid)

@@ -16,6 +16,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
+from scipy.special import expit, logit
 
 from cellseg.network.architecture import (
     ANCHOR_SIZES_PX,
@@ -35,6 +36,11 @@ LARGEST_SHIFT = math.log(1000 / 16)
 """Of a side's logarithm."""
 
 LEAST_SIDE_PX = 1e-3
+
+LIKELY, FEW, LEVELLING, MOST_LEVELLED = 0.3, 20, 2.0, 1.0
+"""The score from which an object tells the spread of an image's; so few of them tell half of it;
+how far logits are moved for each that the spread is wider, and the farthest. Chosen on held-out
+H&E (docs/lab/accuracy.md)."""
 
 
 def anchors(extent: tuple[int, int], grids: Sequence[tuple[int, int]]) -> list[Floats]:
@@ -118,6 +124,28 @@ def unsuppressed(boxes: Floats, overlap: float) -> Indices:
         live = is_open[first] & is_open[second]
         first, second = first[live], second[live]
     return np.flatnonzero(kept)
+
+
+def least_score(score: float) -> float:
+    """The score that :func:`levelled` may raise to this one, or :data:`LIKELY` if that is less."""
+    return min(LIKELY, float(expit(logit(score) - MOST_LEVELLED)))
+
+
+def levelled(scores: Floats, usual: float) -> Floats:
+    """Scores of an image's objects, lower where they are spread more widely than is usual.
+
+    Of two tissues the harder one has scores nearer to one another, and its objects lower ones: at
+    one limit for all too few are counted there, and too many in the other. The spread is the
+    standard deviation of the logits of what is :data:`LIKELY`; of few objects it is drawn towards
+    the ``usual`` one.
+    """
+    logits = logit(np.clip(scores, 1e-6, 1 - 1e-6, dtype=np.float64))
+    likely = logits[scores >= LIKELY]
+    if not len(likely):
+        return scores
+    shift = LEVELLING * (likely.std() - usual) * len(likely) / (len(likely) + FEW)
+    found: Floats = expit(logits - np.clip(shift, -MOST_LEVELLED, MOST_LEVELLED))
+    return found.astype(np.float32)
 
 
 def sampled(levels: Sequence[Levels], boxes: Floats, side: int) -> Floats:

@@ -64,6 +64,7 @@ class MaskRCNNDetector(Detector):
         types: str = NO_TYPES,
         classes: Sequence[str] = (),
         fine_from_px: float = FINE_FROM_PX,
+        usual_spread: float | None = None,
     ) -> None:
         self.network, self._whole = network, info
         looked_for = info.counting(classes)
@@ -71,7 +72,8 @@ class MaskRCNNDetector(Detector):
         kinds = None
         if looked_for.classes != info.classes:
             kinds = tuple(map(info.classes.index, looked_for.classes))
-        self._wanted = Wanted(score, nms_iou, self.info is not looked_for, kinds, fine_from_px)
+        is_sorted = self.info is not looked_for
+        self._wanted = Wanted(score, nms_iou, is_sorted, kinds, fine_from_px, usual_spread)
         self.threads = network.threads
         self._timer = Timer()
 
@@ -85,6 +87,7 @@ class MaskRCNNDetector(Detector):
             types=protocol.cell_types,
             classes=tuple(protocol.classes),
             fine_from_px=self._wanted.fine_from_px,
+            usual_spread=protocol.usual_spread,
         )
 
     def detect(self, tiles: Sequence[NDArray[np.float32]], *, fill: float) -> list[Detections]:
@@ -128,11 +131,6 @@ class MaskRCNNDetector(Detector):
         with self._timer.stage("paste"):
             limits = Limits.for_area(images.shape[1] * images.shape[2])
             return [to_detections(result, (height, width), limits) for result in results]
-
-    def expect(self, extent: tuple[int, int]) -> None:
-        """See :meth:`Detector.expect`."""
-        height, width = (-(-side // STRIDE_PX) * STRIDE_PX for side in extent)
-        self.network.expect((height, width))
 
     def take_seconds(self) -> dict[str, float]:
         """Seconds by stage since the last call."""

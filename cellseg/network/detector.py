@@ -134,10 +134,6 @@ class Detector(Protocol):
         """One for a run: with its scores, overlap, classes and cell types; others' stay as is."""
         return self
 
-    def expect(self, extent: tuple[int, int]) -> None:
-        """Get ready for tiles of an extent (H, W), which will come soon."""
-        return None
-
     def batch_for(self, area_px: int) -> int:
         """How many tiles of an area go through the network together."""
         return 1

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.network.architecture import FINE_FROM_PX, TYPE_FIELD_LEAST, TYPE_FIELD_PX
+from cellseg.network.boxes import least_score
 from cellseg.network.timer import Timer
 
 
@@ -26,6 +27,7 @@ class Wanted:
     Objects below ``score`` are not returned (the mask branch does not see them either). ``types``
     are cell types, where the model has any; ``kinds`` the classes from 0 that are looked for,
     ascending, all where it is None. Boxes with a side of ``fine_from_px`` get a second look.
+    Where a ``usual_spread`` is told, scores are levelled to it: :func:`.boxes.levelled`.
     """
 
     score: float = 0.5
@@ -33,6 +35,12 @@ class Wanted:
     types: bool = False
     kinds: tuple[int, ...] | None = None
     fine_from_px: float = FINE_FROM_PX
+    usual_spread: float | None = None
+
+    @property
+    def least(self) -> float:
+        """The lowest score from which an object may be returned, as the network gives it."""
+        return self.score if self.usual_spread is None else least_score(self.score)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -87,10 +95,6 @@ class Inference(Protocol):
     def batch_for(self, area_px: int) -> int:
         """How many tiles of an area go through the network together."""
         return 1
-
-    def expect(self, extent: tuple[int, int]) -> None:
-        """Get ready for images of an extent (H, W), beside whatever follows."""
-        return None
 
     def free_memory(self) -> None:
         """Give back what is kept for the next tile: after a slide, and where memory ran out."""

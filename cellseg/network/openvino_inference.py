@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 
@@ -24,6 +23,7 @@ from cellseg.network.boxes import (
     Indices,
     anchors,
     clipped,
+    levelled,
     mean_samples,
     proposals,
     sampled,
@@ -137,7 +137,7 @@ class OpenVinoInference(Inference):
         self.threads = 1 if threads == "1" else max(1, at_once)
         self._spare: list[Requests] = []
         try:
-            # The dense part is compiled for its images.
+            # The dense part is compiled with the first image: it takes a third of a second.
             blank = [np.zeros((1, 1, self._graphs.channels), np.float32)] * LEVELS
             logits, _ = self._boxes({}, blank, np.zeros((1, 4), np.float32))
         except RuntimeError as error:
@@ -152,16 +152,6 @@ class OpenVinoInference(Inference):
     ) -> list[NetworkOutput]:
         """See :meth:`Inference.find`; images go through the network one after another."""
         return [self._one(image, wanted, timer) for image in images]
-
-    def expect(self, extent: tuple[int, int]) -> None:
-        """See :meth:`Inference.expect`: it takes a third of a second."""
-
-        def make() -> None:
-            with suppress(RuntimeError), self._for_dense:  # the first image says what is wrong
-                self._dense_for(extent)
-
-        if self.threads > 1:
-            threading.Thread(target=make).start()
 
     def free_memory(self) -> None:
         """See :meth:`Inference.free_memory`: most of it is the graph of large tiles."""
@@ -325,9 +315,12 @@ def _selected(
     moves = shifts.reshape(len(shifts), logits.shape[1], 4)[rows, classes + 1]
     boxes = clipped(shifted(looked_at, moves, BOX_SHIFTS), extent)
     large = (boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE_PX).all(1)
-    keep = np.flatnonzero((best > wanted.score) & large)
+    keep = np.flatnonzero((best > wanted.least) & large)
     keep = keep[np.argsort(-best[keep], kind="stable")]
     keep = keep[unsuppressed(boxes[keep], wanted.nms_iou)]
+    if wanted.usual_spread is not None:
+        best[keep] = levelled(best[keep], wanted.usual_spread)
+        keep = keep[best[keep] > wanted.score]
     is_full = len(keep) > limits.detections
     keep = keep[: limits.detections]
     return boxes[keep], classes[keep], best[keep], is_full

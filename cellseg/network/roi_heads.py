@@ -24,7 +24,7 @@ from torchvision.ops import MultiScaleRoIAlign, roi_align
 from torchvision.ops import boxes as box_ops
 
 from cellseg.network.architecture import TYPE_BINS, TYPE_LEVELS, TYPE_LIKENESS, Limits
-from cellseg.network.boxes import Floats, level_of, mean_samples, sampled, weighted
+from cellseg.network.boxes import Floats, level_of, levelled, mean_samples, sampled, weighted
 from cellseg.network.inference import Wanted
 from cellseg.network.timer import Lap
 
@@ -339,9 +339,13 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         best, kind = F.softmax(logits, -1)[:, 1:].max(dim=1)
         boxes = decoded[torch.arange(len(kind), device=kind.device), kind + 1]
         boxes = box_ops.clip_boxes_to_image(boxes, shape)
-        keep = torch.where(best > wanted.score)[0]
+        keep = torch.where(best > wanted.least)[0]
         keep = keep[box_ops.remove_small_boxes(boxes[keep], min_size=1.0)]
         keep = keep[box_ops.nms(boxes[keep], best[keep], wanted.nms_iou)]
+        if wanted.usual_spread is not None:
+            scores = levelled(best[keep].cpu().numpy(), wanted.usual_spread)
+            best[keep] = torch.from_numpy(scores).to(best)
+            keep = keep[best[keep] > wanted.score]
         most = Limits.for_area(shape[0] * shape[1]).detections
         is_full, keep = torch.tensor(len(keep) > most), keep[:most]
         return {

@@ -208,7 +208,8 @@ def _model_of(result: Result, output: Path) -> tuple[dict[str, Tensor], ModelCar
 
 def _protocol_of(result: Result) -> CountProtocol:
     said = result.section("protocol")
-    return CountProtocol.model_validate({k: v for k, v in said.items() if v is not None})
+    known = {k: v for k, v in said.items() if v is not None}
+    return CountProtocol.model_validate(known | {"usual_spread": None})  # of the old heads
 
 
 def _without_scores(protocol: CountProtocol) -> dict[str, ClassRule]:

@@ -316,6 +316,10 @@ def test_plan(tmp_path, make, names, mpp, channel, model_mpp, model_score, expec
     assert plan.downsample == pytest.approx(downsample)
     assert score is None or plan.protocol.score == score
     assert any(name in note for note in plan.notes)
+    if model_score is not None:  # the usual spread is of the shipped model's scores
+        assert plan.protocol.usual_spread is None
+    elif name == "he":
+        assert plan.protocol.usual_spread == load_protocol("he").usual_spread
 
 
 REAL = {
