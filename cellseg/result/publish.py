@@ -234,7 +234,8 @@ class _TableRecord(BaseModel):
     @field_validator("columns")
     @classmethod
     def _named_once(cls, columns: list[_ColumnRecord]) -> list[_ColumnRecord]:
-        if len({column.name for column in columns}) < len(columns):
+        # No text at all, such as half of a character, is a ValueError of its own.
+        if len({column.name.encode() for column in columns}) < len(columns):
             raise ValueError("a column is named twice")
         return columns
 

@@ -138,6 +138,7 @@ def test_masks_that_unpack_to_too_much_are_refused(result):
         *(("summary", "regions", rows) for rows in ({}, [[1]], [{"name": "a"}])),
         ("summary", "regions", [{"tissue_mm2": "x"}]),
         ("columns", 3, {"name": "a", "dtype": "\x1b[31mred"}),
+        ("columns", 3, {"name": "\ud800", "dtype": "float64"}),
         ("found", "columns", [{"name": "score", "dtype": "float64"}] * 2),
         ("found", "counted", [{"saturated_share": None}]),
         ("found", "doubts", {"a": 1}),
