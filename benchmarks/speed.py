@@ -43,8 +43,11 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from cellseg.protocol import load_protocol
+
 MPP = 0.5
-PROTOCOL = "he_20x"
+PROTOCOL = load_protocol("he_20x").changed(usual_spread=None)
+"""No rival levels scores."""
 
 RIVAL_TILE_PX, RIVAL_HALO_PX = 512, 64
 """The rivals' tiles overlap by a fifth, as SAHI's do by default, and as cellseg's by area. They are

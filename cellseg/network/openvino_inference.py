@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import cache, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import psutil
@@ -58,22 +58,19 @@ PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
 MOST_AT_ONCE, EACH_BYTES = 4, 3 * 10**9
 """Images in the network at once, and the machine's memory for each; one takes 0.3 GB."""
 
+Extent = tuple[int, int]
 Key = tuple[str, int, int]
 Requests = dict[Key, ov.InferRequest]
 
 ANY = (-1, -1)
 
 
-@dataclass
-class Dense:
-    """The graph of backbone, pyramid and proposals' head for images of an extent (H, W).
+class Dense(NamedTuple):
+    """The graph of backbone, pyramid and proposals' head for images of an extent (H, W)."""
 
-    ``spare`` are requests that nobody looks at the outputs of.
-    """
-
-    extent: tuple[int, int]
+    extent: Extent
     graph: ov.CompiledModel
-    spare: list[ov.InferRequest] = field(default_factory=list)
+    spare: list[ov.InferRequest]  # Nobody looks at their outputs.
 
 
 @cache
@@ -165,11 +162,10 @@ class OpenVinoInference(Inference):
             lap = timer.laps()
             dense = self._dense_for(extent)
             request = dense.spare.pop() if dense.spare else dense.graph.create_infer_request()
-            *levels, scores, shifts = _asked(request, image[None])
+            seen = _asked(request, image[None])
             lap("backbone")
         own = self._spare.pop() if self._spare else {}
-        levels = [level[0] for level in levels]
-        found = self._rest(own, levels, scores[:, 0], shifts, extent, wanted, timer)
+        found = self._rest(own, seen, extent, wanted, timer)
         self._spare.append(own)
         dense.spare.append(request)
         return found
@@ -181,20 +177,14 @@ class OpenVinoInference(Inference):
         if self._dense is None or self._dense.extent != extent:
             self._dense = None
             graph = _core().compile_model(self._graphs.dense(*extent), "CPU", self._settings)
-            self._dense = Dense(extent, graph)
+            self._dense = Dense(extent, graph, [])
         return self._dense
 
     def _rest(
-        self,
-        own: Requests,
-        levels: list[Floats],
-        scores: Floats,
-        shifts: Floats,
-        extent: tuple[int, int],
-        wanted: Wanted,
-        timer: Timer,
+        self, own: Requests, seen: list[Floats], extent: Extent, wanted: Wanted, timer: Timer
     ) -> NetworkOutput:
-        """Objects of an image, of its levels (h, w, C), scores (A,) and shifts (A, 4)."""
+        """Objects of an image, of its levels (1, h, w, C), scores (A, 1) and shifts (A, 4)."""
+        levels, scores, shifts = [one[0] for one in seen[:LEVELS]], seen[-2][:, 0], seen[-1]
         lap, limits = timer.laps(), Limits.for_area(extent[0] * extent[1])
         rows, columns = levels[-1].shape[:2]
         grids = (*(level.shape[:2] for level in levels), ((rows + 1) // 2, (columns + 1) // 2))
@@ -208,10 +198,10 @@ class OpenVinoInference(Inference):
         if wanted.types and self._has_types:
             types, likeness = self._sorted(levels, boxes)
             lap("types")
-        masks = self._masks(own, levels, boxes, classes, MASK_SIDE, MASKS_AT_ONCE)
+        masks = self._masks(own, levels, boxes, classes, MASK_SIDE)
         sides = (boxes[:, 2:] - boxes[:, :2]).max(1, initial=0)
         fine = np.flatnonzero(sides >= wanted.fine_from_px)
-        again = self._masks(own, levels, boxes[fine], classes[fine], 2 * MASK_SIDE, FINE_AT_ONCE)
+        again = self._masks(own, levels, boxes[fine], classes[fine], 2 * MASK_SIDE)
         lap("masks")
         return NetworkOutput(
             boxes=boxes,
@@ -236,17 +226,11 @@ class OpenVinoInference(Inference):
         return logits, shifts
 
     def _masks(
-        self,
-        own: Requests,
-        levels: list[Floats],
-        boxes: Floats,
-        classes: Indices,
-        side: int,
-        batch: int,
+        self, own: Requests, levels: list[Floats], boxes: Floats, classes: Indices, side: int
     ) -> Floats:
         """Probabilities of each box's class, (B, 2 S, 2 S)."""
         found = [np.empty((0, 2 * side, 2 * side), np.float32)]
-        start = 0
+        start, batch = 0, MASKS_AT_ONCE if side == MASK_SIDE else FINE_AT_ONCE
         if len(boxes):
             for (part,) in self._in_batches(own, "masks", levels, boxes, side, batch):
                 found.append(part[np.arange(len(part)), classes[start : start + batch] + 1])

@@ -67,11 +67,7 @@ def ignored_share(boxes: Tensor, target: Target) -> Tensor:
 
 
 def filled_up(samples: Tensor, number: int) -> Tensor:
-    """On a GPU, samples (B, C, S, S) with zeros behind them up to a number of boxes.
-
-    For each new shape cuDNN looks for an algorithm, and loads its code, which takes longer than
-    the convolution.
-    """
+    """Samples (B, C, S, S), on a GPU with zeros up to a number: new shapes cost cuDNN a search."""
     return samples if samples.is_cpu else F.pad(samples, (0,) * 7 + (number - len(samples),))
 
 
