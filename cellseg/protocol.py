@@ -116,6 +116,7 @@ class CountProtocol(BaseModel, frozen=True, extra="forbid"):
     usual_spread: float | None = Field(
         None, gt=0.0, le=10.0, description="Spread of an image's scores for which they hold."
     )
+    spread: float | None = Field(None, ge=0.0, description="That of a large slide, as measured.")
     nms_iou: float = Field(0.5, gt=0.0, le=1.0, description="Box overlap that suppresses.")
     min_area_um2: float = Field(0.0, ge=0.0)
     max_area_um2: float = Field(float("inf"), gt=0.0)

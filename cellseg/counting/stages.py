@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -32,14 +32,20 @@ from cellseg.counting.tiles import (
 )
 from cellseg.errors import Notice, RegionError, SettingsError
 from cellseg.geometry import Frame, Tile
+from cellseg.network.boxes import LIKELY, spread_of
 from cellseg.network.detector import Detector
 from cellseg.network.timer import Timer
 from cellseg.network.tissue import TissueFinder, TissueMask
+from cellseg.protocol import NO_TYPES
 from cellseg.result.journal import Journal
 from cellseg.slide import Slide
 
 if TYPE_CHECKING:
     from cellseg.counting.dask import DaskMapper
+
+
+ALL_PATCHES, SOME_PATCHES = 16, 5
+"""Up to so many patches all tell how widely scores are spread, of a larger slide so many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +90,8 @@ class SlideCount:
         places = {(tile.row, tile.column) for tile in self.wanted}
         absent = {(tile.row, tile.column) for tile in plan.grid} - places
         self.tally = Tally(skipped=len(absent))
+        if plan.protocol.usual_spread is not None:
+            self._level(plan.protocol.usual_spread)
         self.units: dict[Tile, NDArray[np.float16]] = {}
         self.merger = SeamMerger(plan.grid, absent=absent)
         self.cells = CellMeasurer(
@@ -182,11 +190,30 @@ class SlideCount:
         with self._timer.stage("intensities"):
             # Of the whole slide, so that a region's cells are those that a whole count finds.
             boxes = plan.grid.extent.parts(SAMPLE_PX)
-            patches = [box for box in boxes if everywhere.coverage(box) > 0]
+            patches = self._patches = [box for box in boxes if everywhere.coverage(box) > 0]
             normaliser = fit_normaliser(self.slide, plan, patches)
             # None where the protocol takes the published ones.
             self.dyes = fit_dyes(self.slide, plan, patches)
         return TileSource(self.slide, plan, normaliser)
+
+    def _level(self, usual: float) -> None:
+        """Measure one spread of scores for a slide of several tiles, which would tell their own."""
+        source, protocol, boxes = self.source, self.plan.protocol, self._patches
+        if len(self.wanted) < 2 and len(boxes) <= ALL_PATCHES:
+            return
+        if len(boxes) > ALL_PATCHES:
+            order = np.random.default_rng(0).permutation(len(boxes))
+            boxes = [boxes[index] for index in order[:SOME_PATCHES].tolist()]
+        settings = {"score": LIKELY, "usual_spread": None, "cell_types": NO_TYPES}
+        likely, scores = self.detector.for_run(protocol.changed(**settings)), list[float]()
+        with self._timer.stage("spread"):
+            for box in boxes:
+                with suppress(RegionError):
+                    seen = source.scaled(source.region(box))
+                    scores += likely.detect([seen], fill=source.fill)[0].instances.scores.tolist()
+        spread = spread_of(np.array(scores, np.float32), usual)
+        self.plan = source.plan = replace(self.plan, protocol=protocol.changed(spread=spread))
+        self.detector = self.detector.for_run(self.plan.protocol)
 
     @cached_property
     def frame(self) -> Frame:

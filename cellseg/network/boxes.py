@@ -126,25 +126,22 @@ def unsuppressed(boxes: Floats, overlap: float) -> Indices:
     return np.flatnonzero(kept)
 
 
-def least_score(score: float) -> float:
-    """The score that :func:`levelled` may raise to this one, or :data:`LIKELY` if that is less."""
-    return min(LIKELY, float(expit(logit(score) - MOST_LEVELLED)))
+def spread_of(scores: Floats, usual: float) -> float:
+    """Standard deviation of the logits of likely scores; of few drawn towards the usual one."""
+    likely = logit(np.clip(scores[scores >= LIKELY], 0, 1 - 1e-6, dtype=np.float64))
+    own = float(likely.std()) if len(likely) else usual
+    return usual + (own - usual) * len(likely) / (len(likely) + FEW)
 
 
-def levelled(scores: Floats, usual: float) -> Floats:
-    """Scores of an image's objects, lower where they are spread more widely than is usual.
+def levelled(scores: Floats, usual: float, spread: float | None = None) -> Floats:
+    """Scores, lower where they are spread more widely than usual; by default their own spread.
 
     Of two tissues the harder one has scores nearer to one another, and its objects lower ones: at
-    one limit for all too few are counted there, and too many in the other. The spread is the
-    standard deviation of the logits of what is :data:`LIKELY`; of few objects it is drawn towards
-    the ``usual`` one.
+    one limit for all too few are counted there, and too many in the other.
     """
-    logits = logit(np.clip(scores, 1e-6, 1 - 1e-6, dtype=np.float64))
-    likely = logits[scores >= LIKELY]
-    if not len(likely):
-        return scores
-    shift = LEVELLING * (likely.std() - usual) * len(likely) / (len(likely) + FEW)
-    found: Floats = expit(logits - np.clip(shift, -MOST_LEVELLED, MOST_LEVELLED))
+    more = (spread_of(scores, usual) if spread is None else spread) - usual
+    shift = np.clip(LEVELLING * more, -MOST_LEVELLED, MOST_LEVELLED)
+    found: Floats = expit(logit(np.clip(scores, 1e-6, 1 - 1e-6, dtype=np.float64)) - shift)
     return found.astype(np.float32)
 
 

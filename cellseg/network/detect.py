@@ -64,7 +64,7 @@ class MaskRCNNDetector(Detector):
         types: str = NO_TYPES,
         classes: Sequence[str] = (),
         fine_from_px: float = FINE_FROM_PX,
-        usual_spread: float | None = None,
+        spreads: tuple[float | None, float | None] = (None, None),
     ) -> None:
         self.network, self._whole = network, info
         looked_for = info.counting(classes)
@@ -73,7 +73,7 @@ class MaskRCNNDetector(Detector):
         if looked_for.classes != info.classes:
             kinds = tuple(map(info.classes.index, looked_for.classes))
         is_sorted = self.info is not looked_for
-        self._wanted = Wanted(score, nms_iou, is_sorted, kinds, fine_from_px, usual_spread)
+        self._wanted = Wanted(score, nms_iou, is_sorted, kinds, fine_from_px, *spreads)
         self.threads = network.threads
         self._timer = Timer()
 
@@ -87,7 +87,7 @@ class MaskRCNNDetector(Detector):
             types=protocol.cell_types,
             classes=tuple(protocol.classes),
             fine_from_px=self._wanted.fine_from_px,
-            usual_spread=protocol.usual_spread,
+            spreads=(protocol.usual_spread, protocol.spread),
         )
 
     def detect(self, tiles: Sequence[NDArray[np.float32]], *, fill: float) -> list[Detections]:

@@ -8,9 +8,10 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 
 from cellseg.network.architecture import FINE_FROM_PX, TYPE_FIELD_LEAST, TYPE_FIELD_PX
-from cellseg.network.boxes import least_score
+from cellseg.network.boxes import LIKELY, MOST_LEVELLED
 from cellseg.network.timer import Timer
 
 
@@ -27,7 +28,8 @@ class Wanted:
     Objects below ``score`` are not returned (the mask branch does not see them either). ``types``
     are cell types, where the model has any; ``kinds`` the classes from 0 that are looked for,
     ascending, all where it is None. Boxes with a side of ``fine_from_px`` get a second look.
-    Where a ``usual_spread`` is told, scores are levelled to it: :func:`.boxes.levelled`.
+    Where a ``usual_spread`` is told, scores are levelled to it, from the ``spread`` of the slide
+    or the image's own (:func:`.boxes.levelled`).
     """
 
     score: float = 0.5
@@ -36,11 +38,14 @@ class Wanted:
     kinds: tuple[int, ...] | None = None
     fine_from_px: float = FINE_FROM_PX
     usual_spread: float | None = None
+    spread: float | None = None
 
     @property
     def least(self) -> float:
-        """The lowest score from which an object may be returned, as the network gives it."""
-        return self.score if self.usual_spread is None else least_score(self.score)
+        """Of the network's own scores the lowest that may be raised to the wanted one, or tells."""
+        if self.usual_spread is None:
+            return self.score
+        return min(LIKELY, float(expit(logit(self.score) - MOST_LEVELLED)))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

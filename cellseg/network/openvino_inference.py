@@ -303,7 +303,7 @@ def _selected(
     keep = keep[np.argsort(-best[keep], kind="stable")]
     keep = keep[unsuppressed(boxes[keep], wanted.nms_iou)]
     if wanted.usual_spread is not None:
-        best[keep] = levelled(best[keep], wanted.usual_spread)
+        best[keep] = levelled(best[keep], wanted.usual_spread, wanted.spread)
         keep = keep[best[keep] > wanted.score]
     is_full = len(keep) > limits.detections
     keep = keep[: limits.detections]

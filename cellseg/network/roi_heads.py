@@ -339,7 +339,7 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         keep = keep[box_ops.remove_small_boxes(boxes[keep], min_size=1.0)]
         keep = keep[box_ops.nms(boxes[keep], best[keep], wanted.nms_iou)]
         if wanted.usual_spread is not None:
-            scores = levelled(best[keep].cpu().numpy(), wanted.usual_spread)
+            scores = levelled(best[keep].cpu().numpy(), wanted.usual_spread, wanted.spread)
             best[keep] = torch.from_numpy(scores).to(best)
             keep = keep[best[keep] > wanted.score]
         most = Limits.for_area(shape[0] * shape[1]).detections

@@ -21,7 +21,6 @@ from cellseg.network.architecture import SMALL, Architecture
 from cellseg.network.boxes import (
     LIKELY,
     MOST_LEVELLED,
-    least_score,
     levelled,
     mean_samples,
     sampled,
@@ -226,11 +225,12 @@ def test_scores_are_levelled_by_their_spread():
         seen = logit(scores[scores >= LIKELY].astype(float)).std()
         assert np.sign(shifts[0]) == np.sign(usual - seen)
         assert abs(shifts[0]) <= MOST_LEVELLED + 1e-4
-        assert scores[levelled(scores, usual) > 0.4].min() > least_score(0.4)
+        assert scores[levelled(scores, usual) > 0.4].min() > Wanted(0.4, usual_spread=usual).least
     one = np.array([0.1, 0.5], np.float32)  # tells little
     assert 0.5 < levelled(one, 1.5)[1] < 0.55
     assert levelled(one[:1], 1.5).tolist() == one[:1].tolist()
-    assert least_score(0.9) == LIKELY
+    assert Wanted(0.9, usual_spread=1.0).least == LIKELY
+    assert levelled(one, 1.5, 1.5).tolist() == pytest.approx(one.tolist())
 
 
 def test_a_protocol_says_which_spread_is_usual():
