@@ -90,7 +90,7 @@ class SlideCount:
         places = {(tile.row, tile.column) for tile in self.wanted}
         absent = {(tile.row, tile.column) for tile in plan.grid} - places
         self.tally = Tally(skipped=len(absent))
-        if plan.protocol.usual_spread is not None:
+        if plan.protocol.usual_spread is not None and self.detector.levels:
             self._level(plan.protocol.usual_spread)
         self.units: dict[Tile, NDArray[np.float16]] = {}
         self.merger = SeamMerger(plan.grid, absent=absent)

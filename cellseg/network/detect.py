@@ -54,6 +54,8 @@ class MaskRCNNDetector(Detector):
     All detectors of a model share its ``network``; the rest is as in :meth:`Detector.for_run`.
     """
 
+    levels = True
+
     def __init__(
         self,
         network: Inference,

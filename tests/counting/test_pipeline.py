@@ -403,6 +403,8 @@ def test_tiles_fit_the_slide_without_slivers(height, width, tiles):
 class Asked(ThresholdDetector):
     """Keeps the protocols that it was asked to run by."""
 
+    levels = True
+
     def __init__(self):
         super().__init__()
         self.protocols = []
