@@ -208,8 +208,9 @@ def _model_of(result: Result, output: Path) -> tuple[dict[str, Tensor], ModelCar
 
 def _protocol_of(result: Result) -> CountProtocol:
     said = result.section("protocol")
-    known = {k: v for k, v in said.items() if v is not None}
-    return CountProtocol.model_validate(known | {"usual_spread": None})  # of the old heads
+    of_old_heads = ("usual_spread", "spread")
+    known = {k: v for k, v in said.items() if v is not None and k not in of_old_heads}
+    return CountProtocol.model_validate(known)
 
 
 def _without_scores(protocol: CountProtocol) -> dict[str, ClassRule]:
