@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 ALL_PATCHES, SOME_PATCHES = 16, 5
-"""Up to so many patches all tell how widely scores are spread, of a larger slide so many."""
+"""Up to so many patches are all asked how widely scores are spread; of more, so many are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +197,7 @@ class SlideCount:
         return TileSource(self.slide, plan, normaliser)
 
     def _level(self, usual: float) -> None:
-        """Measure one spread of scores for a slide of several tiles, which would tell their own."""
+        """Measure the spread of scores once a slide: else each tile would have one of its own."""
         source, protocol, boxes = self.source, self.plan.protocol, self._patches
         if len(self.wanted) < 2 and len(boxes) <= ALL_PATCHES:
             return

@@ -42,7 +42,7 @@ class Wanted:
 
     @property
     def least(self) -> float:
-        """Of the network's own scores the lowest that may be raised to the wanted one, or tells."""
+        """The lowest of the network's own scores that is needed, before any is levelled."""
         if self.usual_spread is None:
             return self.score
         return min(LIKELY, float(expit(logit(self.score) - MOST_LEVELLED)))

@@ -234,7 +234,7 @@ class _TableRecord(BaseModel):
     @field_validator("columns")
     @classmethod
     def _named_once(cls, columns: list[_ColumnRecord]) -> list[_ColumnRecord]:
-        # No text at all, such as half of a character, is a ValueError of its own.
+        # Half of a character is no text: encoding it is a ValueError.
         if len({column.name.encode() for column in columns}) < len(columns):
             raise ValueError("a column is named twice")
         return columns
