@@ -21,14 +21,10 @@ import pandas as pd
 import cellseg
 from cellseg.derive.clicks import teach_classes
 from cellseg.judge.centres import matched
-from cellseg.protocol import load_protocol
 from cellseg.result import load_result
 from cellseg.table.taught import looks, measurements_of
 
 MPP, WITHIN_PX, CLICKS = 0.5, 6.0, (7, 7, 6)
-
-HE = load_protocol("he_20x").changed(score=0.15, usual_spread=None)
-"""As fields were counted before scores were levelled by their spread."""
 
 
 class Field(NamedTuple):
@@ -48,7 +44,7 @@ def fields_of(data: Path, output: Path) -> list[Field]:
     """Count all fields with an annotated cell, once."""
     points, found = pd.read_csv(data / "points.csv"), []
     for row in pd.read_csv(data / "counts.csv").query("n_cells > 0 or split == 'val'").itertuples():
-        counted = cellseg.count(data / "images" / row.image, protocol=HE, mpp=MPP,
+        counted = cellseg.count(data / "images" / row.image, protocol="he_20x", mpp=MPP,
                                 types="none", output=output, progress=False)  # fmt: skip
         table = load_result(counted.folder).table
         known = measurements_of(table.dtypes.items())
