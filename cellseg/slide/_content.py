@@ -27,36 +27,21 @@ class Request:
 
 @dataclass(frozen=True)
 class Content:
-    """An opened file.
-
-    Attributes
-    ----------
-    levels : tuple of Raster
-        Pyramid, largest first; the chosen plane only.
-    size_z, size_t : int
-        How many planes the file has.
-    compression : str
-        Empty where the library that reads the file does not say.
-    n_series : int
-        All that can be chosen, ``pictures`` among them.
-    close : callable
-    pictures : tuple of (int, str)
-        Series and name of each of the label, or of the whole.
-    """
+    """An opened file."""
 
     format: str
-    levels: tuple[Raster, ...]
+    levels: tuple[Raster, ...]  # Pyramid, largest first; the chosen plane only.
     channels: tuple[str, ...]
     is_rgb: bool
     pixel_size: PixelSize
     close: Callable[[], None]
-    size_z: int = 1
+    size_z: int = 1  # Planes of the file.
     size_t: int = 1
     notes: tuple[str, ...] = ()
-    compression: str = ""
+    compression: str = ""  # Empty where the library that reads the file does not say.
     tiled: bool = True
-    n_series: int = 1
-    pictures: tuple[tuple[int, str], ...] = ()
+    n_series: int = 1  # All that can be chosen, the pictures among them.
+    pictures: tuple[tuple[int, str], ...] = ()  # Series and name: of the label, of the whole.
 
     @property
     def n_images(self) -> int:
@@ -66,21 +51,12 @@ class Content:
 
 @dataclass(frozen=True)
 class Planes:
-    """The planes to read.
+    """The planes to read."""
 
-    Attributes
-    ----------
-    z : tuple of int
-        One plane, or all of them for a projection.
-    how : {'max', 'mean'} or None
-    notes : tuple of str
-        What was chosen, when there was a choice.
-    """
-
-    z: tuple[int, ...]
+    z: tuple[int, ...]  # One plane, or all of them for a projection.
     how: Literal["max", "mean"] | None
     t: int
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  # What was chosen, when there was a choice.
 
     def raster(self, channels: Sequence[Any], make: Callable[[int, Any], Raster]) -> Raster:
         """The chosen planes as one raster; ``make`` gives that of a z and a channel."""
@@ -93,10 +69,7 @@ class Planes:
 def choose_planes(name: str, request: Request, size_z: int, size_t: int) -> Planes:
     """Settle which planes are read: the middle of z and the first of t unless told.
 
-    Raises
-    ------
-    SettingsError
-        A plane that the file does not have.
+    SettingsError for a plane that the file does not have.
     """
     notes: list[str] = []
     how: Literal["max", "mean"] | None = None
@@ -133,12 +106,7 @@ def _in_range(name: str, axis: str, value: int, size: int) -> int:
 
 
 def choose_series(name: str, series: int, count: int) -> int:
-    """The number of a series, checked.
-
-    Raises
-    ------
-    SettingsError
-    """
+    """The number of a series; SettingsError if the file does not have it."""
     if not 0 <= series < count:
         have = f"0 … {count - 1}" if count > 1 else "only 0"
         raise SettingsError(f"{name}: no series {series}; the file has {have}")

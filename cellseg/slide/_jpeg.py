@@ -45,18 +45,9 @@ def joined(data: bytes, tables: bytes | None) -> bytes:
 
 
 def check_jpeg(data: bytes, size: tuple[int, int]) -> None:
-    """Refuse damaged data; kinds that libjpeg-turbo does not know are let through unseen.
+    """ValueError if damaged; kinds that libjpeg-turbo does not know are let through unseen.
 
-    Parameters
-    ----------
-    data : bytes
-        A JPEG with its tables.
-    size : tuple of int
-        The most (height, width) that it may have, px.
-
-    Raises
-    ------
-    ValueError
+    ``data`` is a JPEG with its tables, ``size`` the most (height, width) that it may have, px.
     """
     frame, first_codes, scan = None, [], 0
     for marker, body in markers(data):

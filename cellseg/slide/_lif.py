@@ -16,12 +16,7 @@ from cellseg.storage import Location
 
 
 def open_content(path: Location, request: Request) -> Content:
-    """Open one image of a LIF.
-
-    Raises
-    ------
-    InputError, SettingsError
-    """
+    """Open one image of a LIF; InputError or SettingsError if it cannot be read."""
     return opened(
         path, "is no readable LIF", lambda: LifFile(str(path)),
         lambda file: content_of(path, _frames(path, file, request.series), request),

@@ -15,12 +15,7 @@ from cellseg.storage import Location
 
 
 def open_content(path: Location, request: Request) -> Content:
-    """Open one position of an ND2.
-
-    Raises
-    ------
-    InputError, SettingsError
-    """
+    """Open one position of an ND2; InputError or SettingsError if it cannot be read."""
     return opened(
         path, "is no readable ND2", lambda: ND2File(str(path)),
         lambda file: content_of(path, _frames(path, file, request.series), request),

@@ -19,40 +19,23 @@ _HEAD_BYTES = 256
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file.
+    """A kind of file."""
 
-    Attributes
-    ----------
-    name : str
-        As people call it.
-    endings : tuple of str
-        In small letters; of one with two dots, the last part too.
-    reader : str
-        The module of this package whose ``open_content`` reads it. Imported late: readers'
-        libraries take longer to load than most files to open.
-    starts : tuple of bytes
-        First bytes, one of which each file has; none: it is told by its ending, as a MIRAX,
-        which begins like the JPEG that its first file is.
-    at : int
-        Where they lie.
-    extra : str
-        Of the package, with the reader's library; such libraries read from a disk only.
-    """
-
-    name: str
-    endings: tuple[str, ...]
+    name: str  # As people call it.
+    endings: tuple[str, ...]  # In small letters; of one with two dots, the last part too.
     reader: str
+    """The module of this package whose ``open_content`` reads it. Imported late: readers'
+    libraries take longer to load than most files to open."""
     starts: tuple[bytes, ...] = ()
-    at: int = 0
-    extra: str = ""
+    """First bytes, one of which each file has; none: it is told by its ending, as a MIRAX,
+    which begins like the JPEG that its first file is."""
+    at: int = 0  # Where they lie.
+    extra: str = ""  # With the reader's library; such libraries read from a disk only.
 
     def open_content(self, file: Location, request: Request) -> Content:
         """Open a file of this kind.
 
-        Raises
-        ------
-        InputError, SettingsError
-            Such as of an extra that is not installed.
+        InputError or SettingsError if it cannot be read, such as for want of an extra.
         """
         if self.extra and isinstance(file, RemotePath):
             raise InputError(f"{file}: {self.name} is read from a disk only; copy it there first")
@@ -173,10 +156,7 @@ def slide_name(path: Location) -> str:
 def recognised(file: Location) -> Format:
     """The format of what lies at a path: by its content, not by its name.
 
-    Raises
-    ------
-    InputError
-        There is nothing, or nothing that is read.
+    InputError if there is nothing, or nothing that is read.
     """
     if file.is_dir():
         return DICOM if _is_dicom_folder(file) else OME_ZARR

@@ -64,22 +64,13 @@ _Share = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What is known of a count's cells before they are counted.
+    """What is known of a count's cells before they are counted."""
 
-    Attributes
-    ----------
-    limits_px : (float, float)
-        Areas between which cells are counted, level-0 px².
-    usual_px : float or None
-        The model's usual object, diameter in level-0 px; None where one cannot know.
-    own_model : bool
-        The model is one that the user trained.
-    """
-
-    limits_px: tuple[float, float]
+    limits_px: tuple[float, float]  # Areas between which cells are counted, level-0 px².
     usual_px: float | None
+    """The model's usual object, diameter in level-0 px; None where one cannot know."""
     mpp: float | None
-    own_model: bool
+    own_model: bool  # The model is one that the user trained.
 
     def as_dict(self) -> dict[str, Any]:
         """Ready for JSON, as ``expected_sizes`` of ``run.json``."""
@@ -238,14 +229,9 @@ def _diameter(area: float) -> float:
 class SlideQuality:
     """Shares of a slide's tissue, 0 … 1, as ``quality`` of ``run.json`` holds them.
 
-    Attributes
-    ----------
-    out_of_focus, folded, pen, bubbles : float or None
-        None where nobody looked: in fluorescence only focus is told.
-    unknown_focus : float
-        Tissue with too little contrast to show whether it is in focus.
-    left_out : bool
-        Tissue with a fault was left out of the count and of its area.
+    None where nobody looked: in fluorescence only focus is told. In tissue of ``unknown_focus``
+    there is too little contrast to show whether it is in focus. ``left_out`` says whether tissue
+    with a fault was left out of the count and of its area.
     """
 
     out_of_focus: _Share | None

@@ -18,15 +18,9 @@ from cellseg.instances import Instances
 class MergeRules:
     """The numbers of the seam rule.
 
-    Attributes
-    ----------
-    iou : float
-        Mask overlap from which two outlines are of one cell, in (0, 1].
-    margin_px : int
-        A tile contributes what touches its core widened by this; a whole has its middle within
-        half of it.
-    part_px : int
-        Closer than this to an inner edge of the padded tile, an instance is a part.
+    Outlines whose masks overlap by ``iou``, in (0, 1], are of one cell. A tile contributes what
+    touches its core widened by ``margin_px``; a whole has its middle within half of it. Closer than
+    ``part_px`` to an inner edge of the padded tile, an instance is a part.
     """
 
     iou: float = 0.5
@@ -46,54 +40,25 @@ class MergeStats:
 
     When all is settled, ``received`` equals the cells handed out + ``duplicates`` +
     ``parts_dropped`` + ``half_lost`` + (``parts_joined`` − cells made of them).
-
-    Attributes
-    ----------
-    received : int
-        Instances that their tile contributed.
-    outside : int
-        Instances that it did not, because they lie too far from its core.
-    duplicates : int
-        Suppressed by an earlier cell.
-    parts_dropped : int
-        Cut remains of a cell that another tile saw better.
-    parts_joined : int
-        Parts that went into stitched cells.
-    joins : int
-        Cells that were made of parts, whatever became of them.
-    stitched : int
-        Stitched cells that were handed out.
-    half_lost : int
-        Cells of which earlier ones took more than half.
     """
 
-    received: int = 0
-    outside: int = 0
-    duplicates: int = 0
-    parts_dropped: int = 0
-    parts_joined: int = 0
-    joins: int = 0
-    stitched: int = 0
-    half_lost: int = 0
+    received: int = 0  # Instances that their tile contributed.
+    outside: int = 0  # Instances that it did not, because they lie too far from its core.
+    duplicates: int = 0  # Suppressed by an earlier cell.
+    parts_dropped: int = 0  # Cut remains of a cell that another tile saw better.
+    parts_joined: int = 0  # Parts that went into stitched cells.
+    joins: int = 0  # Cells that were made of parts, whatever became of them.
+    stitched: int = 0  # Stitched cells that were handed out.
+    half_lost: int = 0  # Cells of which earlier ones took more than half.
 
 
 @dataclass(frozen=True, eq=False)
 class Settled:
-    """Cells that are final: their masks are disjoint, their boxes tight.
+    """Cells that are final: their masks are disjoint, their boxes tight."""
 
-    Attributes
-    ----------
-    instances : Instances
-        On the slide's lattice, in no particular order.
-    stitched : ndarray, bool, (N,)
-        Made of parts that several tiles saw.
-    touches_border : ndarray, bool, (N,)
-        Closer to the slide's own edge than ``part_px``.
-    """
-
-    instances: Instances
-    stitched: NDArray[np.bool_]
-    touches_border: NDArray[np.bool_]
+    instances: Instances  # On the slide's lattice, in no particular order.
+    stitched: NDArray[np.bool_]  # (N,): made of parts that several tiles saw.
+    touches_border: NDArray[np.bool_]  # (N,): closer to the slide's own edge than ``part_px``.
 
     def __len__(self) -> int:
         return len(self.instances)
@@ -117,39 +82,23 @@ class State(Enum):
 
 @dataclass(slots=True, eq=False)
 class Cell:
-    """One instance, and the instances that it shares pixels with.
+    """One instance, and the instances that it shares pixels with."""
 
-    Attributes
-    ----------
-    box, mask, area
-        As the detector drew it, tight; ``area`` in pixels.
-    tile : Tile
-        Where it comes from; only parts ask.
-    part : bool
-        Whether it is a part that nothing has been decided about.
-    serial : int
-        Tells apart instances that are equal in all else: which of them wins shows nowhere.
-    waits : int
-        Tiles that see it and are not in yet.
-    edges : list
-        (other, shared pixels); symmetric while both are undecided.
-    result : tuple or None
-        Tight box and mask of what it owns in the end.
-    """
-
-    box: Corners
+    box: Corners  # As the detector drew it, tight.
     mask: Mask
-    area: int
+    area: int  # px
     score: float
     label: int
-    tile: Tile
-    part: bool
+    tile: Tile  # Where it comes from; only parts ask.
+    part: bool  # Whether it is a part that nothing has been decided about.
     serial: int
+    """Tells apart instances that are equal in all else: which of them wins shows nowhere."""
     stitched: bool = False
-    waits: int = 0
+    waits: int = 0  # Tiles that see it and are not in yet.
     state: State = State.OPEN
     edges: list[tuple[Cell, int]] = field(default_factory=list)
-    result: tuple[Corners, Mask] | None = None
+    """The others and the pixels shared; symmetric while both are undecided."""
+    result: tuple[Corners, Mask] | None = None  # Tight, of what it owns in the end.
 
     def before(self, other: Cell) -> bool:
         """Whether this one comes first in the total order."""

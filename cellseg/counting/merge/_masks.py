@@ -54,19 +54,9 @@ def union(crops: list[tuple[Corners, Mask]]) -> tuple[Corners, Mask]:
 
 
 def meeting_pairs(boxes: NDArray[np.int64], first: int) -> NDArray[np.int64]:
-    """Pairs of boxes that share a pixel, one of each pair at ``first`` or later.
+    """Indices of boxes that share a pixel, (M, 2), one of each pair at ``first`` or later.
 
-    Parameters
-    ----------
-    boxes : ndarray, int64, (N, 4)
-        (y0, x0, y1, x1), none of them empty.
-    first : int
-        Pairs of two earlier boxes are left out.
-
-    Returns
-    -------
-    ndarray, int64, (M, 2)
-        Indices.
+    ``boxes``, (N, 4), are (y0, x0, y1, x1), none of them empty.
     """
     order = np.argsort(boxes[:, 0], kind="stable")
     y0, x0, y1, x1 = boxes[order].T

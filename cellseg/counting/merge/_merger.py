@@ -21,15 +21,8 @@ _RULES = MergeRules()
 class SeamMerger:
     """Merges the instances of tiles that come in any order.
 
-    Parameters
-    ----------
-    absent : collection of (row, column)
-        Tiles that never come, because they were skipped.
-
-    Raises
-    ------
-    ValueError
-        If ``absent`` names a tile that the grid does not have.
+    The tiles that are ``absent``, (row, column), never come, because they were skipped. ValueError
+    if one is not of the grid.
     """
 
     def __init__(
@@ -58,25 +51,11 @@ class SeamMerger:
         return replace(self._graph.stats)
 
     def add(self, tile: Tile, instances: Instances) -> Settled:
-        """Take in one tile.
+        """Take in one tile, each once; returns the cells that became final.
 
-        Parameters
-        ----------
-        tile : Tile
-            A tile of the grid, each once.
-        instances : Instances
-            What was found in ``tile.padded``, on the slide's lattice; empty if the tile failed.
-
-        Returns
-        -------
-        Settled
-            The cells that became final.
-
-        Raises
-        ------
-        ValueError
-            If the tile is not of this grid, is in already or was called absent, or if an
-            instance lies outside of the padded tile or has a score that is no number.
+        ``instances`` were found in ``tile.padded``, on the slide's lattice; none if the tile
+        failed. ValueError if the tile is not of this grid, is in already or was called absent, or
+        if an instance lies outside of the padded tile or has a score that is no number.
         """
         place = (tile.row, tile.column)
         self._check(tile, instances)
@@ -99,13 +78,7 @@ class SeamMerger:
         return handed_out(self._graph.settle(cells), self._grid, self._rules.part_px)
 
     def finish(self) -> Settled:
-        """The rest.
-
-        Raises
-        ------
-        ValueError
-            If tiles are missing.
-        """
+        """The rest; ValueError if tiles are missing."""
         missing = len(self._grid) - len(self._in)
         if missing:
             raise ValueError(f"{missing} of {len(self._grid)} tiles are not in")
