@@ -83,7 +83,7 @@ Examples:
     metavar="AREA",
     help="Leave out smaller cells: µm², or px² of an image without pixel size.",
 )
-@click.option("--max-area", type=Number(0.0, min_open=True), metavar="AREA", help="Larger cells.")
+@click.option("--max-area", type=Number(0.0, min_open=True), metavar="AREA", help="Or larger ones.")
 @click.option(
     "--tile",
     "tile_px",
@@ -167,7 +167,7 @@ Examples:
     is_flag=True,
     help="Leave out tissue that is out of focus, folded, marked by a pen or under air bubbles.",
 )
-@click.option("--strict", is_flag=True, help="Stop at the first tile that does not decode.")
+@click.option("--strict", is_flag=True, help="Stop at the first part that cannot be read.")
 @click.option(
     "--overwrite",
     is_flag=True,

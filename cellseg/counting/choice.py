@@ -90,8 +90,6 @@ def model_settings(
     if info.mpp is not None and abs(info.mpp / protocol.mpp - 1) > 0.01:
         changes["mpp"] = info.mpp
         notes.append(f"the model was trained at {info.mpp:g} µm/px: counted at that scale")
-    if info.score is not None:
-        changes["usual_spread"] = None
     if info.score is not None and (info.score != protocol.score or protocol.classes):
         changes |= {"score": info.score, "classes": {}}
         notes.append(Notice(f"score {info.score:g}, by the model's validation", hint="score"))
