@@ -44,8 +44,9 @@ if TYPE_CHECKING:
     from cellseg.counting.dask import DaskMapper
 
 
-ALL_PATCHES, SOME_PATCHES = 16, 5
-"""Up to so many patches are all asked how widely scores are spread; of more, so many are."""
+ALL_PATCHES, SOME_PATCHES, FULL = 16, 10, 0.5
+"""Up to so many patches are all asked how widely scores are spread; of more, so many of those that
+hold at least this share of the tissue of the fullest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,16 +203,19 @@ class SlideCount:
         if len(self.wanted) < 2 and len(boxes) <= ALL_PATCHES:
             return
         if len(boxes) > ALL_PATCHES:
-            order = np.random.default_rng(0).permutation(len(boxes))
+            held = np.array([self.tissue.coverage(box) for box in boxes])
+            full = np.flatnonzero(held >= FULL * held.max())
+            order = np.random.default_rng(0).permutation(full)
             boxes = [boxes[index] for index in order[:SOME_PATCHES].tolist()]
         settings = {"score": LIKELY, "usual_spread": None, "cell_types": NO_TYPES}
-        likely, scores = self.detector.for_run(protocol.changed(**settings)), list[float]()
+        likely, scores = self.detector.for_run(protocol.changed(**settings)), []
         with self._timer.stage("spread"):
             for box in boxes:
                 with suppress(RegionError):
                     seen = source.scaled(source.region(box))
-                    scores += likely.detect([seen], fill=source.fill)[0].instances.scores.tolist()
-        spread = spread_of(np.array(scores, np.float32), usual)
+                    found = likely.detect([seen], fill=source.fill)[0].instances
+                    scores.append(found.scores.astype(np.float32))
+        spread = spread_of(usual, *scores)
         self.plan = source.plan = replace(self.plan, protocol=protocol.changed(spread=spread))
         self.detector = self.detector.for_run(self.plan.protocol)
 

@@ -126,11 +126,17 @@ def unsuppressed(boxes: Floats, overlap: float) -> Indices:
     return np.flatnonzero(kept)
 
 
-def spread_of(scores: Floats, usual: float) -> float:
-    """Standard deviation of the logits of likely scores; of few drawn towards the usual one."""
-    likely = logit(np.clip(scores[scores >= LIKELY], 0, 1 - 1e-6, dtype=np.float64))
-    own = float(likely.std()) if len(likely) else usual
-    return usual + (own - usual) * len(likely) / (len(likely) + FEW)
+def spread_of(usual: float, *images: Floats) -> float:
+    """Pooled standard deviation of the logits of likely scores, within each image.
+
+    What images differ by is left out: a slide of several tissues spreads no wider than these do.
+    Few scores are drawn towards the usual spread.
+    """
+    parts = [logit(np.clip(one[one >= LIKELY], 0, 1 - 1e-6, dtype=np.float64)) for one in images]
+    parts = [part for part in parts if len(part)]
+    number, squares = sum(map(len, parts)), sum(len(part) * part.var() for part in parts)
+    own = math.sqrt(squares / (number + 1 - len(parts))) if parts else usual
+    return usual + (own - usual) * number / (number + FEW)
 
 
 def levelled(scores: Floats, usual: float, spread: float | None = None) -> Floats:
@@ -139,7 +145,7 @@ def levelled(scores: Floats, usual: float, spread: float | None = None) -> Float
     Of two tissues the harder one has scores nearer to one another, and its objects lower ones: at
     one limit for all too few are counted there, and too many in the other.
     """
-    more = (spread_of(scores, usual) if spread is None else spread) - usual
+    more = (spread_of(usual, scores) if spread is None else spread) - usual
     shift = np.clip(LEVELLING * more, -MOST_LEVELLED, MOST_LEVELLED)
     found: Floats = expit(logit(np.clip(scores, 1e-6, 1 - 1e-6, dtype=np.float64)) - shift)
     return found.astype(np.float32)

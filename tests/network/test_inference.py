@@ -24,6 +24,7 @@ from cellseg.network.boxes import (
     levelled,
     mean_samples,
     sampled,
+    spread_of,
     unsuppressed,
 )
 from cellseg.network.detect import MaskRCNNDetector, load_detector
@@ -231,6 +232,18 @@ def test_scores_are_levelled_by_their_spread():
     assert levelled(one[:1], 1.5).tolist() == one[:1].tolist()
     assert Wanted(0.9, usual_spread=1.0).least == LIKELY
     assert levelled(one, 1.5, 1.5).tolist() == pytest.approx(one.tolist())
+
+
+def test_what_tissues_differ_by_is_no_spread():
+    rng = np.random.default_rng(0)
+    tissues = [expit(rng.normal(middle, 0.5, 3000)).astype(np.float32) for middle in (1.0, 3.0)]
+    assert spread_of(1.77, np.concatenate(tissues)) > 1.0
+    assert spread_of(1.77, *tissues) == pytest.approx(0.5, abs=0.03)
+    # An image of one object tells nothing, nor does one without any.
+    alone, none = np.full(1, 0.9, np.float32), np.full(5, 0.1, np.float32)
+    among = spread_of(1.77, *tissues, alone, none)
+    assert among == pytest.approx(spread_of(1.77, *tissues), abs=0.001)
+    assert spread_of(1.77, none) == spread_of(1.77) == 1.77
 
 
 def test_a_protocol_says_which_spread_is_usual():
