@@ -190,8 +190,9 @@ class SlideCount:
         plan = self.plan
         with self._timer.stage("intensities"):
             # Of the whole slide, so that a region's cells are those that a whole count finds.
-            boxes = plan.grid.extent.parts(SAMPLE_PX)
-            patches = self._patches = [box for box in boxes if everywhere.coverage(box) > 0]
+            held = {box: everywhere.coverage(box) for box in plan.grid.extent.parts(SAMPLE_PX)}
+            self._patches = {box: share for box, share in held.items() if share > 0}
+            patches = list(self._patches)
             normaliser = fit_normaliser(self.slide, plan, patches)
             # None where the protocol takes the published ones.
             self.dyes = fit_dyes(self.slide, plan, patches)
@@ -199,14 +200,14 @@ class SlideCount:
 
     def _level(self, usual: float) -> None:
         """Measure the spread of scores once a slide: else each tile would have one of its own."""
-        source, protocol, boxes = self.source, self.plan.protocol, self._patches
-        if len(self.wanted) < 2 and len(boxes) <= ALL_PATCHES:
+        source, protocol, boxes = self.source, self.plan.protocol, list(self._patches)
+        if len(self.plan.grid) < 2 and len(boxes) <= ALL_PATCHES:
             return
         if len(boxes) > ALL_PATCHES:
-            held = np.array([self.tissue.coverage(box) for box in boxes])
-            full = np.flatnonzero(held >= FULL * held.max())
-            order = np.random.default_rng(0).permutation(full)
-            boxes = [boxes[index] for index in order[:SOME_PATCHES].tolist()]
+            least = FULL * max(self._patches.values())
+            full = [box for box, share in self._patches.items() if share >= least]
+            order = np.random.default_rng(0).permutation(len(full))
+            boxes = [full[index] for index in order[:SOME_PATCHES].tolist()]
         settings = {"score": LIKELY, "usual_spread": None, "cell_types": NO_TYPES}
         likely, scores = self.detector.for_run(protocol.changed(**settings)), []
         with self._timer.stage("spread"):

@@ -435,3 +435,9 @@ def test_tiles_share_one_spread_of_scores(tmp_path, side, tile):
         asked = load_protocol("he").usual_spread
         assert 0 <= spread < asked / 4
         assert any(one.usual_spread is None and one.score == LIKELY for one in detector.protocols)
+        # So a region's cells are those that a count of the whole slide finds.
+        part = replace(
+            request, output=tmp_path / "part", regions=Regions.of([Region.box(0, 0, 99, 99)])
+        )
+        *_, last = run(part, detector=detector)
+        assert last.result.section("protocol")["spread"] == spread
