@@ -26,9 +26,7 @@ from cellseg.protocol import load_protocol
 from cellseg.result import load_result
 from cellseg.train.windows import Window, teach_windows
 
-HE = load_protocol("he").changed(score=0.23, usual_spread=None)
-"""As slides were counted before scores were levelled by their spread."""
-
+HE = load_protocol("he")
 DARK = load_protocol("fluorescence")
 MORE = {
     "tnbc": Wanted("tnbc", "", HE, "nucleus"),

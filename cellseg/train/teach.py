@@ -25,6 +25,7 @@ from cellseg.errors import SettingsError, WeightsError
 from cellseg.geometry import Box, box_of
 from cellseg.instances import Instances
 from cellseg.network.architecture import Architecture
+from cellseg.network.boxes import levelled, spread_of
 from cellseg.network.detect import MaskRCNNDetector
 from cellseg.network.maskrcnn import build_maskrcnn
 from cellseg.network.modelfile import SHIPPED, ModelCard
@@ -163,7 +164,7 @@ def teach(
             if fold < folds:
                 new[fold::folds] = _look(torch_of(learned), everything, lessons[fold::folds])
     scores = {name: rule.score for name, rule in protocol.classes.items()}
-    usual = np.array([scores.get(name) or protocol.score for name in card.classes])
+    usual = _own_scores([scores.get(name) or protocol.score for name in card.classes], opened, old)
     least = [_threshold([*new[:place], *new[place + 1 :]]) for place in range(len(new))]
     before, after = _per_window(old, [usual] * len(old)), _per_window(new, least)
     score = _threshold(new)
@@ -211,6 +212,18 @@ def _protocol_of(result: Result) -> CountProtocol:
     of_old_heads = ("usual_spread", "spread")
     known = {k: v for k, v in said.items() if v is not None and k not in of_old_heads}
     return CountProtocol.model_validate(known)
+
+
+def _own_scores(
+    limits: Sequence[float], result: Result, windows: Sequence[Compared]
+) -> NDArray[np.float32]:
+    """What the network's own scores were where they, levelled, reached the limits of the count."""
+    told, own = result.section("protocol"), np.array(limits, np.float32)
+    if (usual := told.get("usual_spread")) is None:
+        return own
+    if (spread := told.get("spread")) is None:
+        spread = spread_of(np.concatenate([one.found.scores for one in windows]), usual)
+    return levelled(own, usual, 2 * usual - spread)  # moved as far the other way
 
 
 def _without_scores(protocol: CountProtocol) -> dict[str, ClassRule]:
@@ -310,7 +323,7 @@ def _threshold(windows: Sequence[Compared]) -> float:
 
 
 def _per_window(
-    windows: Sequence[Compared], least: Sequence[float | NDArray[np.float64]]
+    windows: Sequence[Compared], least: Sequence[float | NDArray[np.float32]]
 ) -> NDArray[np.float64]:
     """Error of the count, of the usual number outlined, and F1 of each window, (2, N).
 

@@ -17,6 +17,7 @@ from cellseg.counting.request import CountRequest
 from cellseg.derive.corrections import Corrections, export_training
 from cellseg.errors import InputError, OutputError, SettingsError, WeightsError
 from cellseg.instances import Instances
+from cellseg.network.boxes import levelled, spread_of
 from cellseg.network.modelfile import ModelCard, read_arrays, read_card
 from cellseg.network.weights import read_model, save_model
 from cellseg.protocol import load_protocol
@@ -233,6 +234,21 @@ def test_8_bits_count_where_they_find_what_torch_finds(others, agree):
         return [Compared(cells, cells, (5, 1000))]
 
     assert teaching._agree([look(50), look(others)], 0.5) is agree
+
+
+@pytest.mark.parametrize("spread", [None, 1.2, 1.6, 2.0, 3.0])
+def test_old_heads_are_judged_as_they_counted(spread):
+    """Their scores were levelled by the slide's spread; of one tile the windows tell it."""
+    scores = np.linspace(0.31, 0.99, 99, dtype=np.float32)
+    windows = [SimpleNamespace(found=SimpleNamespace(scores=scores))]
+    told = {"usual_spread": 1.77, "spread": spread}
+    result = SimpleNamespace(section=lambda name: told if name == "protocol" else {})
+    limits = np.array([0.33, 0.5])
+    own = teaching._own_scores(limits, result, windows)
+    assert np.allclose(levelled(own, 1.77, spread or spread_of(scores, 1.77)), limits)
+    assert (own < limits).all() if (spread or 0) < 1.77 else (own > limits).all()
+    told["usual_spread"] = None
+    assert np.allclose(teaching._own_scores(limits, result, windows), limits)
 
 
 @pytest.mark.parametrize(
