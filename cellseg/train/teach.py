@@ -222,7 +222,7 @@ def _own_scores(
     if (usual := told.get("usual_spread")) is None:
         return own
     if (spread := told.get("spread")) is None:
-        spread = spread_of(np.concatenate([one.found.scores for one in windows]), usual)
+        spread = spread_of(usual, *(one.found.scores for one in windows))
     return levelled(own, usual, 2 * usual - spread)  # moved as far the other way
 
 

@@ -245,7 +245,7 @@ def test_old_heads_are_judged_as_they_counted(spread):
     result = SimpleNamespace(section=lambda name: told if name == "protocol" else {})
     limits = np.array([0.33, 0.5])
     own = teaching._own_scores(limits, result, windows)
-    assert np.allclose(levelled(own, 1.77, spread or spread_of(scores, 1.77)), limits)
+    assert np.allclose(levelled(own, 1.77, spread or spread_of(1.77, scores)), limits)
     assert (own < limits).all() if (spread or 0) < 1.77 else (own > limits).all()
     told["usual_spread"] = None
     assert np.allclose(teaching._own_scores(limits, result, windows), limits)
