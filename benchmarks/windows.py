@@ -32,9 +32,9 @@ MORE = {
     "tnbc": Wanted("tnbc", "", HE, "nucleus"),
     "bbbc039": Wanted("bbbc039", "", DARK, "nucleus"),
 }
-MOSAICS = [(name, wanted, 0) for name, wanted in (SETS | MORE).items()] + [
-    (name, (SETS | MORE)[name], 1) for name in ("human bladder", "human jejunum", *MORE)
-]
+MOSAICS = [
+    (name, wanted, 0) for name, wanted in (SETS | MORE).items() if wanted.folder != "membranes"
+] + [(name, (SETS | MORE)[name], 1) for name in ("human bladder", "human jejunum", *MORE)]
 """Of most sets of benchmarks/teach.py only the half that is not judged on there."""
 
 
