@@ -85,6 +85,7 @@ def change(
     *,
     image: Location | None = None,
     on_notice: Callable[[Notice], None] | None = None,
+    is_lenient: bool = False,
     **decisions: object,
 ) -> Result:
     """Derive a finished result anew, with other decisions; its network is not asked again.
@@ -95,6 +96,8 @@ def change(
         Where the slide is by now, if it was moved.
     on_notice : callable, optional
         Gets what a person should know.
+    is_lenient : bool
+        What cannot be given to this slide is left out, with a notice, as in a count.
     **decisions
         Fields of :class:`cellseg.derive.Recipe` that change: ``expand``, ``cells_from``,
         ``spatial``, ``within``, ``markers``, ``taught``, ``hotspot``, ``chamber``.
@@ -118,7 +121,9 @@ def change(
             _ = changed.result.summary
             recipe = Recipe.of(changed.result).model_copy(update=decisions)
             with _slide_of(changed.result, image) as (slide, why):
-                notices = _complete(changed, recipe, slide, exports=changed.exports, why=why)
+                notices = _complete(
+                    changed, recipe, slide, exports=changed.exports, why=why, is_lenient=is_lenient
+                )
             result = changed.commit()
     except NoThresholdError as error:
         result = load_result(Path(folder))
@@ -304,7 +309,7 @@ def _brought_up(folder: Path, recipe: Recipe, request: CountRequest) -> Iterator
     missing = [name for name in request.export if not result.has_export(name)]
     notices: list[Notice] = []
     if wanted:
-        change(folder, image=request.image, on_notice=notices.append, **wanted)
+        change(folder, image=request.image, on_notice=notices.append, is_lenient=True, **wanted)
     for name in missing:
         export(folder, name)
     yield from notices

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _HIDDEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -110,3 +115,21 @@ def without_secrets(url: str) -> str:
 def scrubbed(text: str) -> str:
     """A message of another library, its URLs without what may be a secret."""
     return _URL.sub(lambda found: without_secrets(found[0]), text)
+
+
+def people_table(path: str | Path) -> pd.DataFrame:
+    """A CSV that a person made, its values as text; a ValueError if it is none.
+
+    Spreadsheets of some languages write semicolons between values, and decimal commas.
+    """
+    import pandas as pd  # late: names and figures need none
+
+    with Path(path).open(encoding="utf-8-sig") as stream:
+        first = stream.readline()
+    sep = ";" if first.count(";") > first.count(",") else ","
+    table = pd.read_csv(path, sep=sep, dtype=str, keep_default_na=False, encoding="utf-8-sig",
+                        index_col=False)  # fmt: skip
+    if sep == ";":
+        for name in {"x", "y", "label"} & {*table}:
+            table[name] = table[name].str.replace(",", ".")
+    return table

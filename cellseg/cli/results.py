@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cellseg.cli._shared import FILE, PATH, PLACE, RESULT, Number, say, shared, tell
-from cellseg.errors import InputError, PartialResultError, SettingsError
+from cellseg.errors import InputError, Notice, PartialResultError, SettingsError
 from cellseg.storage import Location
 
 if TYPE_CHECKING:
@@ -273,14 +275,20 @@ def classify(
     more: dict[str, Any] = {} if hotspot is None else {"hotspot": hotspot}
     if image is not None and not is_one:
         raise SettingsError("--image belongs to one result")
+    if not is_one and not results:
+        raise InputError(f"{paths[0]}: no result there is finished and can be read")
     if markers and not is_one:
+        results = _measured(results, markers)
         markers, methods, notices = common_thresholds(results, markers)
         decided = {"markers": markers, "methods": methods}
         for notice in notices:
             tell(f"all slides: {notice}")
     done = []
     for path in paths if is_one else [result.path for result in results]:
-        result = change(path, image=image, on_notice=tell, **decided, **more)
+        about = tell if is_one else partial(_tell_of, path.stem)
+        result = change(
+            path, image=image, on_notice=about, is_lenient=not is_one, **decided, **more
+        )
         done.append(_classes_json(result))
         if not as_json:
             say(str(result.summary) if is_one else f"{result.image_name}: {result.summary}")
@@ -288,12 +296,34 @@ def classify(
         say(done[0] if is_one else f"[{', '.join(done)}]")
     elif is_one:
         pictures = ("histogram.png", "outlines.png") if markers else ("outlines.png",)
-        say(f"look: {', '.join(str(paths[0] / name) for name in pictures)}")
+        there = [str(paths[0] / name) for name in pictures if (paths[0] / name).exists()]
+        say(f"look: {', '.join(there)}")
     for path in paths:
         if path.suffix.lower() != ENDING:
             write_study_files(with_failures(load_study(path)), report=True)
     if unread := sum(len(study.unread) for study in studies):
         raise PartialResultError(f"{unread} of the results could not be read")
+
+
+def _tell_of(name: str, notice: Notice) -> None:
+    tell(Notice(f"{name}: {notice}", hint=notice.hint))
+
+
+def _measured(results: Sequence[Result], markers: Sequence[Marker]) -> list[Result]:
+    """Those that have what is asked for; all where none has, so that the error says why."""
+    from cellseg.derive.classes import known_markers
+
+    found = []
+    for result in results:
+        with suppress(SettingsError):
+            known_markers(markers, result.table.dtypes)
+            found.append(result)
+    if not found:
+        return list(results)
+    for result in results:
+        if result not in found:
+            tell(Notice(f"{result.image_name}: has no such measurement, and is left as it is"))
+    return found
 
 
 def _taught(

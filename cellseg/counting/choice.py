@@ -247,7 +247,8 @@ def contradictions(slide: Slide, protocol: CountProtocol, look: Look) -> list[No
         seen = _seen(slide, look)
     except RegionError:
         return []
-    if seen.protocol in (protocol.name, *LOOKS.get(protocol.name, STAINED)):
+    usual = ("he", "brightfield") if protocol.stain == "he" else STAINED
+    if seen.protocol in (protocol.name, *LOOKS.get(protocol.name, usual)):
         return []
     like = f" like {seen.protocol}" if seen.protocol else ""
     said = f"the image looks{like} ({seen.reason}), and was counted as {protocol.name}"

@@ -13,7 +13,7 @@ from cellseg.palette import PALETTE
 from cellseg.result import Result, load_result
 from cellseg.result.files import read_json, validated, write_json
 from cellseg.table.taught import Click, TaughtClasses, looks, measurements_of
-from cellseg.text import visible
+from cellseg.text import people_table, visible
 
 WINDOW_PX = 256
 """Clicks in a square of so many lattice pixels are left out together when they are judged."""
@@ -125,10 +125,11 @@ def _rows(clicks: str | Path | pd.DataFrame) -> pd.DataFrame:
     if not isinstance(table, pd.DataFrame):
         where = str(clicks)
         with input_errors(where, ValueError):
-            table = pd.read_csv(table, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            table = people_table(table)
     places = ["label"] if "label" in table else ["y", "x"]
     if missing := {"class", *places} - {*table}:
-        raise InputError(f"{where}: lacks the columns {', '.join(sorted(missing))}")
+        said = "; it wants class, and label or x and y, in a CSV"
+        raise InputError(f"{where}: lacks the columns {', '.join(sorted(missing))}{said}")
     names = [visible(str(name).strip()) for name in table["class"]]
     found = table.assign(**{n: pd.to_numeric(table[n], errors="coerce") for n in places})
     wrong = ~np.isfinite(found[places].to_numpy(float)).all(1) | (np.array(names) == "")

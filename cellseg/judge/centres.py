@@ -19,7 +19,7 @@ from cellseg.errors import InputError, input_errors
 from cellseg.judge.evaluate import EvaluateRequest, ImageDone, planned
 from cellseg.judge.figures import count_error, plain
 from cellseg.network.detector import Detector
-from cellseg.text import visible
+from cellseg.text import people_table, visible
 
 WITHIN_UM = 3.0
 """How far a counted cell's centre may lie from an annotated one: half of a small nucleus."""
@@ -57,8 +57,7 @@ def read_points(path: Path) -> tuple[Centres, ...]:
     InputError if it cannot be read, lacks a column, or a place is no number.
     """
     with input_errors(path, ValueError):
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig",
-                            index_col=False)  # fmt: skip
+        table = people_table(path)
     missing = {"image", "x", "y"} - {*table.columns}
     if missing:
         raise InputError(f"{path}: lacks the columns {', '.join(sorted(missing))}")

@@ -230,23 +230,35 @@ def _is_done(
 def _other_settings(key: object, result: Result) -> list[str]:
     """What a run's key has other than an earlier result: the protocol, the model, single values."""
     match key:
-        case {"plan": {"model": model, "protocol": dict(now)}}:
-            before = result.section("protocol")
+        case {"plan": {"model": model, "protocol": dict(now), **plan}}:
+            before, settings = result.section("protocol"), result.section("settings")
             # What the earlier one lacks came with a later version: nobody set it.
             other = {k: (before[k], v) for k, v in now.items() if k in before and before[k] != v}
             if "name" in other:
                 return ["protocol was {}, now {}".format(*other["name"])]
             if result.section("model").get("checksum") != model:
                 return ["another model"]
+            asked = {name: (settings.get(name), plan.get(name)) for name in _ASKED}
+            asked["mpp"] = result.section("pixel_size").get("mpp"), plan.get("mpp")
+            asked["regions"] = settings.get("regions"), plan.get("regions") and publish.REGIONS
+            if now.get("prefilter"):
+                asked["prefilter"] = settings.get("prefilter"), plan.get("prefilter")
             return [
                 f"{name} was {_told(old)}, now {_told(new)}"
-                for name, (old, new) in other.items()
-                if name != "about" and not isinstance(new or old, dict | list)
+                for name, (old, new) in (asked | other).items()
+                if old != new and name not in _NOT_SET and not isinstance(new or old, dict | list)
             ]
     return []
 
 
+_ASKED = ("z", "t", "series", "precision", "inference", "skip_bad")
+_NOT_SET = ("about", "spread")
+"""Words about a protocol, and what a count measured: nobody set them."""
+
+
 def _told(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return "not set" if value is None else str(value)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cellseg.annotations.geojson import read_regions
 from cellseg.annotations.region import Region, Regions
-from cellseg.errors import STAGING, InputError, Notice, OutputError, line_of
+from cellseg.errors import STAGING, InputError, Notice, OutputError, input_errors, line_of
 from cellseg.geometry import Box, Frame, LazyArray
 from cellseg.palette import RGB, as_rgb, colours
 from cellseg.result import publish
@@ -299,6 +299,11 @@ def _columns(record: dict[str, Any]) -> list[Column]:
 def load_result(folder: str | Path) -> Result:
     """Open a finished result; an InputError if the folder is none, or its run is not finished."""
     path = Path(folder)
+    with input_errors(path):
+        return _loaded(path)
+
+
+def _loaded(path: Path) -> Result:
     if not path.is_dir():
         kind = "is an image, not a result: count it first" if has_ending(path) else "is no folder"
         raise InputError(f"{path}: {kind if path.exists() else 'no such folder'}")

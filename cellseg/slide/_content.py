@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cellseg.errors import SettingsError
+from cellseg.errors import Notice, SettingsError
 from cellseg.slide._pixelsize import PixelSize
 from cellseg.slide._raster import Raster, projected, stacked
 from cellseg.text import visible
@@ -84,17 +84,14 @@ def choose_planes(name: str, request: Request, size_z: int, size_t: int) -> Plan
     elif request.z is None:
         planes = (size_z // 2,)
         if size_z > 1:
-            notes.append(
-                f"z: plane {planes[0]} of 0 … {size_z - 1}, the middle one, is read; "
-                "choose another or a projection with z"
-            )
+            said = f"z: plane {planes[0]} of 0 … {size_z - 1}, the middle one, is read; others, or "
+            notes.append(Notice(f"{said}a projection, can be chosen", hint="z"))
     else:
         planes = (_in_range(name, "z", request.z, size_z),)
     t = 0 if request.t is None else _in_range(name, "t", request.t, size_t)
     if request.t is None and size_t > 1:
-        notes.append(
-            f"t: time point 0 of 0 … {size_t - 1}, the first, is read; choose another with t"
-        )
+        said = f"t: time point 0 of 0 … {size_t - 1}, the first, is read; others can be chosen"
+        notes.append(Notice(said, hint="t"))
     return Planes(planes, how, t, tuple(notes))
 
 

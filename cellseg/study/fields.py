@@ -37,8 +37,9 @@ _CHANNEL = re.compile(
     r"actin|phalloidin|brightfield|phase)(?![A-Za-z])",
     re.IGNORECASE,
 )
-_CHANNEL_OF_WELL = re.compile(r"(?<=[-_ ])[A-Za-z](\d{1,2})(?=\.\w+$)")
-"""A channel only where a well stands before it: elsewhere ``d1`` may be a day."""
+_CHANNEL_OF_WELL = re.compile(r"(?<=[-_ ])[a-eg-ru-y](\d{1,2})(?=\.\w+$)", re.IGNORECASE)
+"""A channel only where a well stands before it: elsewhere ``d1`` may be a day. Sites (f, s), times
+and planes (t, z) are none."""
 
 Files = dict[tuple[str, ...], list[Location]]
 """The files of a field by channel, z and time."""

@@ -98,7 +98,8 @@ class ClassifyBox(Tab):
         y, x, area = (opened.column(f"{name}_px") for name in ("centroid_y", "centroid_x", "area"))
         mpp = opened.result.frame.mpp
         self._blocks = spatial_blocks(np.stack([y, x], axis=1), area, mpp=mpp)
-        self._values = opened.column(measure).astype(np.float64)
+        values = opened.column(measure).astype(np.float64)
+        self._values = np.where(opened.cells.by_hand(), np.nan, values)
         for box, data in ((self.measure, measure), (self.kind, len(handles))):
             with QSignalBlocker(box):
                 box.setCurrentIndex(box.findData(data))

@@ -154,6 +154,8 @@ def test_colour_pictures_are_channels_by_their_brightest(tmp_path):
         (["x1_DAPI.tif", "x2_GFP.tif", "x1_GFP.tif", "x2_DAPI.tif"], "'x{name}_{channel}.tif'"),
         (["A01_s1_d0.tif", "A01_s1_d1.tif"], "'{well}_s{site}_d{channel}.tif'"),
         (["x_B03_site1.png", "x_B03_site2.png"], "looks like a site"),
+        (["x_B03_s1.png", "x_B03_s2.png"], "'x_{well}_s{site}.png'"),
+        (["B03_s1_t1.png", "B03_s2_t1.png"], "'{well}_s{site}_t1.png'"),
     ],
 )
 def test_parts_of_an_image_are_asked_about(cellseg, tmp_path, names, said):

@@ -356,6 +356,7 @@ def test_real_slides(shared, name, expected):
         (blood, "blood_smear", None),
         (he, "he_breast", None),
         (he, "ihc", None),
+        (lambda: stained(0.02), "he", "the image looks like ihc ("),
         (nuclei, "fluorescence", None),
         (phase, "phase_contrast", None),
         (chamber, "counting_chamber", None),

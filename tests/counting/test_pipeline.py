@@ -218,6 +218,18 @@ def test_a_refusal_says_which_settings_are_other_ones(slide, tmp_path):
         counted(replace(request, protocol=DISCS.changed(score=0.77)))
     with pytest.raises(OutputError, match=r"other settings \(protocol was he, now ihc\)"):
         counted(replace(request, protocol=load_protocol("ihc")))
+    part = Regions.of([Region.box(0.0, 0.0, 9.0, 9.0)])
+    for asked, what in (
+        ({"skip_bad": True}, r"skip_bad was no, now yes"),
+        ({"regions": part}, r"regions was not set, now regions.geojson"),
+        ({"mpp": 0.6}, r"mpp was 0\.5, now 0\.6"),
+    ):
+        with pytest.raises(OutputError, match=rf"other settings \({what}\)"):
+            counted(replace(request, **asked))
+    # What a count measured is no setting.
+    edit(result.path, protocol={**result.section("protocol"), "spread": 1.8})
+    with pytest.raises(OutputError, match=r"other settings \(score was 0\.\d+, now 0\.77\)"):
+        counted(replace(request, protocol=DISCS.changed(score=0.77)))
     detector = ThresholdDetector()
     detector.info = replace(detector.info, checksum="f" * 64)
     with pytest.raises(OutputError, match=r"other settings \(another model\)"):
@@ -232,7 +244,7 @@ def test_a_setting_without_a_bound_is_no_other_one(slide, tmp_path):
     protocol = DISCS.changed(max_area_um2=float("inf"))
     request = request_for(slide[0], output=tmp_path, protocol=protocol)
     counted(request)
-    with pytest.raises(OutputError, match="other settings, or of another version"):
+    with pytest.raises(OutputError, match=r"\(skip_bad was no, now yes\)"):
         counted(replace(request, skip_bad=True))
     with pytest.raises(OutputError, match=r"\(max_area_um2 was not set, now 700\.0\)"):
         counted(replace(request, protocol=DISCS.changed(max_area_um2=700)))

@@ -352,6 +352,12 @@ def test_an_image_without_cells(folder):
     assert first.places.tolist() == [[2, 1]]
 
 
+def test_a_table_from_a_spreadsheet_with_semicolons(folder):
+    (one,) = read_points(write(folder, ["a.png;1,5;2;x", "a.png;3;4,25;y"], "image;x;y;class"))
+    assert one.places.tolist() == [[2, 1.5], [4.25, 3]]
+    assert one.classes.tolist() == ["x", "y"]
+
+
 @pytest.mark.parametrize(
     ("rows", "head", "said"),
     [

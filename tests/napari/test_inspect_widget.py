@@ -262,6 +262,19 @@ def test_a_dragged_threshold_colours_and_counts_at_once(window, shown, picture):
     assert window.layers["discs nucleus"].visible
 
 
+def test_cells_that_a_person_classed_are_neither_positive_nor_negative(shown):
+    box, corrections = shown.classify, shown.correct.corrections
+    shown.tabs.setCurrentWidget(box)
+    values = shown.inspector.opened.column("hematoxylin_od_mean")
+    middle = (float(values.min() + values.max()) / 2,)
+    box.histogram.slider.setValue(middle)
+    corrections.classify([1, 2, 3], "mitosis")
+    box.edited()
+    assert corrections.by_hand().tolist() == [True] * 3 + [False] * (len(values) - 3)
+    positive = int((values[3:] >= box.marker.threshold).sum())
+    assert f"{len(values) - 3 - positive:,} negative, {positive:,} positive" in box.state.text()
+
+
 def test_classes_are_saved_with_the_result(window, panel, shown, told):
     box, folder = shown.classify, shown.inspector.opened.result.path
     shown.tabs.setCurrentWidget(box)

@@ -1,6 +1,7 @@
 """Classes by measurement on finished results, and the same index by every scanner."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -186,6 +187,38 @@ def test_one_threshold_for_all_slides_of_a_study(cellseg, counted_once, tmp_path
     assert code == 2
     assert "is dab_od_mean meant?" in said
     assert load_result(results[0].path).run["classification"] == first
+
+
+def test_what_a_slide_of_a_study_lacks_is_left_out_and_said(
+    cellseg, slide, counted_once, tmp_path, monkeypatch
+):
+    """Another stain, a hot spot larger than a slide, a folder that nobody may read."""
+    asked = ("classify", tmp_path, "--measure", "dab_od_mean", "--threshold", "0.2")
+    stopped = tmp_path / "stopped.cellseg"
+    shutil.copytree(counted_once, stopped)
+    (stopped / "run.json").unlink()
+    code, _, said = cellseg(*asked)
+    assert (code, "no result there is finished" in said) == (4, True)
+    shutil.rmtree(stopped)
+    shutil.copytree(counted_once, tmp_path / "brown.cellseg")
+    counted_folder(Path(shutil.copy(slide, tmp_path / "blue.tif")), IHC.changed(intensity=False))
+    code, _, said = cellseg(*asked, "--hotspot", "50000")
+    assert code == 0, said
+    assert "has no such measurement, and is left as it is" in said
+    assert "brown: no hot spot" in said
+    assert load_result(tmp_path / "brown.cellseg").run["classification"]
+    assert "classification" not in load_result(tmp_path / "blue.cellseg").run
+    found = Path.exists
+
+    def refused(path, **more):
+        if path.parent.name == "blue.cellseg":
+            raise PermissionError(13, "Permission denied", str(path))
+        return found(path, **more)
+
+    monkeypatch.setattr(Path, "exists", refused)
+    code, _, said = cellseg("report", tmp_path)
+    assert code == 3
+    assert "blue.cellseg: cannot be read: Permission denied" in said
 
 
 def test_a_protocol_without_a_threshold_draws_the_histogram(slide, tmp_path):

@@ -190,7 +190,7 @@ def test_bad_clicks_are_refused_in_a_line_and_nothing_changes(folder, tmp_path, 
     for text, said in {
         "class,label\na,x\n": "row 1 names no cell",
         "class,label\n,1\n": "row 1 names no cell or no class",
-        "label\n1\n": "lacks the columns class",
+        "label\n1\n": "lacks the columns class; it wants class, and label or x and y",
         "": "cannot be read",
     }.items():
         (tmp_path / "clicks.csv").write_text(text)

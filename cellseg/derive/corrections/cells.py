@@ -77,6 +77,11 @@ class CorrectedCells:
             return automatic
         return np.union1d(np.setdiff1d(automatic, [*self.touched]), [*self._alive()]).astype(int)
 
+    def by_hand(self) -> NDArray[np.bool_]:
+        """Of which of :meth:`labels` a person gave the class, (N,)."""
+        edited = self._alive()
+        return np.isin(self.labels(), np.array([*edited], np.int64)[self._by_hand(edited)])
+
     def cell(self, label: int) -> EditedCell:
         """A cell's mask, class and score; a SettingsError if there is no such cell."""
         self._check(label)
