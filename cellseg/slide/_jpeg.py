@@ -9,6 +9,7 @@ may follow. Runs of zero bytes, as lost sectors and broken-off copies leave them
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterator
 
 import simplejpeg
@@ -89,3 +90,15 @@ def _first_codes(body: bytes) -> Iterator[int]:
         if body[at] >> 4 == 1 and at + 17 < len(body):
             yield body[at + 17]
         at += 17 + count
+
+
+def check_jpeg2000(data: bytes, size: tuple[int, int]) -> None:
+    """ValueError if a JPEG 2000 claims more pixels than ``size``, (height, width): it takes long.
+
+    Other data are let through.
+    """
+    at = data.find(b"\xff\x4f\xff\x51")  # its start, and the sizes
+    if at >= 0 and len(data) >= at + 24:
+        right, bottom, left, top = struct.unpack(">4I", data[at + 8 : at + 24])
+        if bottom - top > size[0] or right - left > size[1]:
+            raise ValueError(f"claims {right - left} × {bottom - top} px")

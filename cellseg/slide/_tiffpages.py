@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from cellseg.errors import InputError
 from cellseg.geometry import Box
 from cellseg.slide._content import check_kind
-from cellseg.slide._jpeg import check_jpeg, joined
+from cellseg.slide._jpeg import check_jpeg, check_jpeg2000, joined
 from cellseg.slide._raster import CACHE_BYTES, Pixels, Raster, Source, chunked, stacked
 from cellseg.slide.limits import MAX_CHANNELS, MAX_PLANES, check_count
 
 _ROWS_BYTES = 2_000_000  # About how much of an uncompressed page is read at once.
 _CONTIGUOUS_BYTES = 4_000_000  # An uncompressed strip above this is read by rows.
 _JPEG = {6, 7, 34892, 33007}
+_JPEG_2000 = {33003, 33004, 33005, 34712}
 LARGE_CHUNK_BYTES = CACHE_BYTES // 4  # A compressed strip or tile above this is kept once decoded.
 
 
@@ -188,11 +189,14 @@ def _page(source: TiffSource, page: Any, plane: int, depth: int) -> Raster:  # n
             return np.full((*box.shape, bands), source.blank, key.dtype)
         data = _bytes(source, page.parent.filehandle, offset, count)
         tables: dict[str, Any] = {}
-        if key.compression in _JPEG:
+        # Writers round a tile up to whole blocks, and a strip to whole rows of them.
+        most = grid[0] + 64, grid[1] + 64
+        if key.compression in _JPEG_2000:
+            check_jpeg2000(data, most)
+        elif key.compression in _JPEG:
             tables = {"jpegtables": page.jpegtables, "jpegheader": key.jpegheader}
             if key.jpegheader is None:
-                # Writers round a tile up to whole blocks, and a strip to whole rows of them.
-                check_jpeg(joined(data, page.jpegtables), (grid[0] + 64, grid[1] + 64))
+                check_jpeg(joined(data, page.jpegtables), most)
         decoded = key.decode(data, index, **tables)[0]
         pixels: Pixels = decoded[min(inner, len(decoded) - 1)]
         return pixels

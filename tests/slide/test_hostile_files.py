@@ -375,6 +375,14 @@ def a_tile_of_a_huge_jpeg(folder):
     return tiff(folder / "s.tif", {**tags, 259: (SHORT, [7])}, bytes(data))
 
 
+def a_tile_of_a_huge_jpeg_2000(folder):
+    data = bytearray(imagecodecs.jpeg2k_encode(GREY, codecformat="j2k"))
+    at = data.index(b"\xff\x51")
+    data[at + 6 : at + 10] = struct.pack(">I", 1_048_696)
+    tags = tiled((16, 16), (16, 16), [8], [len(data)])
+    return tiff(folder / "s.tif", {**tags, 259: (SHORT, [34712])}, bytes(data))
+
+
 def test_a_compression_of_maps_is_refused(tmp_path):
     """Its packed data may claim any size, as here 285 million bands."""
     data = imagecodecs.lerc_encode(GREY)
@@ -428,6 +436,7 @@ def idle_bytes():
         (a_pipe(".zarray"), "no regular file"),
         (a_huge_png, "takes 2.5 GB of memory, more than the 1.5 GB"),
         (a_tile_of_a_huge_jpeg, "does not decode"),
+        (a_tile_of_a_huge_jpeg_2000, "claims 1048696 × 30 px"),
     ],
 )  # fmt: skip
 def test_a_small_file_takes_little(tmp_path, idle_bytes, make, says):
