@@ -34,7 +34,6 @@ from cellseg.stain.normalise import Normaliser
 
 WORST = 10
 SAMPLE = 12
-SHEET = 8
 
 INK = "#0072B2"
 OTHER = "#D55E00"
@@ -61,7 +60,7 @@ def write_report(evaluation: Evaluation, folder: str | Path) -> Path:
         by_diameter = ap_by_diameter(images, classes)
         bars(home / "diameter.png", by_diameter, "AP by diameter")
         bars(home / "density.png", ap_by_density(images, classes), "AP by density")
-        for name, chosen in (("sample", sample(images)), ("worst", worst[:SHEET])):
+        for name, chosen in (("sample", sample(images)), ("worst", worst)):
             shown = [(read_pixels(one.path, one.extent), one) for one in chosen]
             sheet(home / f"{name}.jpg", shown)
         for place, one in enumerate(worst, start=1):
@@ -164,7 +163,7 @@ def outlined(path: Path, pixels: NDArray[np.generic], image: Judged) -> None:
 
 def sheet(path: Path, images: Sequence[tuple[NDArray[np.generic], Judged]]) -> None:
     """Many images on one sheet, of each the middle, with what was annotated and counted."""
-    columns = min(4, len(images))
+    columns = min(4 if len(images) % 5 else 5, len(images))
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(3 * columns, 3.25 * rows + 0.35), layout="constrained")
     panels = np.atleast_1d(figure.subplots(rows, columns)).ravel()
