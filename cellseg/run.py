@@ -97,7 +97,7 @@ def change(
     on_notice : callable, optional
         Gets what a person should know.
     is_lenient : bool
-        What cannot be given to this slide is left out, with a notice, as in a count.
+        What this slide cannot have is left out, with a notice, as in a count.
     **decisions
         Fields of :class:`cellseg.derive.Recipe` that change: ``expand``, ``cells_from``,
         ``spatial``, ``within``, ``markers``, ``taught``, ``hotspot``, ``chamber``.
@@ -393,12 +393,8 @@ def _load(request: CountRequest, model: str | Path) -> Detector:
     from cellseg.network.detect import load_detector
 
     if request.engine == "local":
-        return load_detector(
-            model,
-            device=request.device,
-            precision=request.precision,
-            inference=request.inference,
-        )
+        return load_detector(model, device=request.device, precision=request.precision,
+                             inference=request.inference)  # fmt: skip
     # This machine only asks the model what it is; it may lack what the workers have.
     inference = "torch" if request.inference == "auto" else request.inference
     return load_detector(model, device="cpu", inference=inference)

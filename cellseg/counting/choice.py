@@ -32,13 +32,15 @@ COARSE_SCAN_MPP = 0.4
 SMEAR_MPP, SMEAR_PX = 0.25, 384
 """Scale and side of the patches in which smears are looked for: a red cell has 30 px."""
 
-STAINED = ("he", "ihc", "brightfield")
 LOOKS: dict[str, tuple[str | None, ...]] = {
+    "he": ("he", "brightfield"),
+    "ihc": ("he", "ihc", "brightfield"),
+    "brightfield": ("he", "ihc", "brightfield"),
     "fluorescence": ("fluorescence",),
     "phase_contrast": ("phase_contrast", "counting_chamber", "brightfield", None),
     "counting_chamber": ("counting_chamber", "phase_contrast", "brightfield", "fluorescence", None),
 }
-"""What pictures for a shipped protocol are taken for, other than :data:`STAINED` ones."""
+"""What pictures for a shipped protocol are taken for, by its name, else by its stain."""
 
 CELLS = "cells"
 """The shipped model of whole cells, which counts in its own protocols alone."""
@@ -247,8 +249,7 @@ def contradictions(slide: Slide, protocol: CountProtocol, look: Look) -> list[No
         seen = _seen(slide, look)
     except RegionError:
         return []
-    usual = ("he", "brightfield") if protocol.stain == "he" else STAINED
-    if seen.protocol in (protocol.name, *LOOKS.get(protocol.name, usual)):
+    if seen.protocol in (protocol.name, *LOOKS.get(protocol.name, LOOKS[protocol.stain])):
         return []
     like = f" like {seen.protocol}" if seen.protocol else ""
     said = f"the image looks{like} ({seen.reason}), and was counted as {protocol.name}"
