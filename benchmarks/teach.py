@@ -65,7 +65,7 @@ BLOOD = load_protocol("brightfield").changed(
     mpp=2.5, max_area_um2=100_000, largest_cell_um=300, prefilter=False
 )
 HE = load_protocol("he")
-BROWN = load_protocol("ihc").changed(model="default", dab_share=0.6, score=0.3, usual_spread=None)
+BROWN = load_protocol("ihc").changed(model="default", dab_share=0.6, score=0.3)
 """As the nuclei model counted before there was one of immunohistochemistry."""
 
 SETS = {

@@ -113,10 +113,6 @@ class CountProtocol(BaseModel, frozen=True, extra="forbid"):
     stain: Stain
     mpp: float = Field(gt=0.05, le=4.0, description="µm per pixel at which the network looks.")
     score: float = Field(ge=0.01, le=1.0, description="Cells below this score are not counted.")
-    usual_spread: float | None = Field(
-        None, gt=0.0, le=10.0, description="Spread of an image's scores for which score holds."
-    )
-    spread: float | None = Field(None, ge=0.0, description="That of a large slide, as measured.")
     nms_iou: float = Field(0.5, gt=0.0, le=1.0, description="Box overlap that suppresses.")
     min_area_um2: float = Field(0.0, ge=0.0)
     max_area_um2: float = Field(float("inf"), gt=0.0)

@@ -154,8 +154,6 @@ def make_plan(
     own = _is_own(request.protocol)
     changes, said = model_settings(protocol, info, own=own)
     notes += said
-    if not own and str(request.model) not in SHIPPED_MODELS:
-        changes["usual_spread"] = None
     if request.score is not None and (request.score != protocol.score or protocol.classes):
         rules = {k: v.model_copy(update={"score": None}) for k, v in protocol.classes.items()}
         changes |= {"score": request.score, "classes": rules, "calibration": None}

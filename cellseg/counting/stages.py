@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -32,21 +32,14 @@ from cellseg.counting.tiles import (
 )
 from cellseg.errors import Notice, RegionError, SettingsError
 from cellseg.geometry import Frame, Tile
-from cellseg.network.boxes import LIKELY, spread_of
 from cellseg.network.detector import Detector
 from cellseg.network.timer import Timer
 from cellseg.network.tissue import TissueFinder, TissueMask
-from cellseg.protocol import NO_TYPES
 from cellseg.result.journal import Journal
 from cellseg.slide import Slide
 
 if TYPE_CHECKING:
     from cellseg.counting.dask import DaskMapper
-
-
-ALL_PATCHES, SOME_PATCHES, FULL = 16, 10, 0.5
-"""Up to so many patches are all asked how widely scores are spread; of more, so many of those that
-hold at least this share of the tissue of the fullest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +84,6 @@ class SlideCount:
         places = {(tile.row, tile.column) for tile in self.wanted}
         absent = {(tile.row, tile.column) for tile in plan.grid} - places
         self.tally = Tally(skipped=len(absent))
-        if plan.protocol.usual_spread is not None and self.detector.levels:
-            self._level(plan.protocol.usual_spread)
         self.units: dict[Tile, NDArray[np.float16]] = {}
         self.merger = SeamMerger(plan.grid, absent=absent)
         self.cells = CellMeasurer(
@@ -190,35 +181,12 @@ class SlideCount:
         plan = self.plan
         with self._timer.stage("intensities"):
             # Of the whole slide, so that a region's cells are those that a whole count finds.
-            held = {box: everywhere.coverage(box) for box in plan.grid.extent.parts(SAMPLE_PX)}
-            self._patches = {box: share for box, share in held.items() if share > 0}
-            patches = list(self._patches)
+            boxes = plan.grid.extent.parts(SAMPLE_PX)
+            patches = [box for box in boxes if everywhere.coverage(box) > 0]
             normaliser = fit_normaliser(self.slide, plan, patches)
             # None where the protocol takes the published ones.
             self.dyes = fit_dyes(self.slide, plan, patches)
         return TileSource(self.slide, plan, normaliser)
-
-    def _level(self, usual: float) -> None:
-        """Measure the spread of scores once a slide: else each tile would have one of its own."""
-        source, protocol, boxes = self.source, self.plan.protocol, list(self._patches)
-        if len(self.plan.grid) < 2 and len(boxes) <= ALL_PATCHES:
-            return
-        if len(boxes) > ALL_PATCHES:
-            least = FULL * max(self._patches.values())
-            full = [box for box, share in self._patches.items() if share >= least]
-            order = np.random.default_rng(0).permutation(len(full))
-            boxes = [full[index] for index in order[:SOME_PATCHES].tolist()]
-        settings = {"score": LIKELY, "usual_spread": None, "cell_types": NO_TYPES}
-        likely, scores = self.detector.for_run(protocol.changed(**settings)), []
-        with self._timer.stage("spread"):
-            for box in boxes:
-                with suppress(RegionError):
-                    seen = source.scaled(source.region(box))
-                    found = likely.detect([seen], fill=source.fill)[0].instances
-                    scores.append(found.scores.astype(np.float32))
-        spread = spread_of(usual, *scores)
-        self.plan = source.plan = replace(self.plan, protocol=protocol.changed(spread=spread))
-        self.detector = self.detector.for_run(self.plan.protocol)
 
     @cached_property
     def frame(self) -> Frame:

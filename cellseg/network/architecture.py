@@ -43,6 +43,10 @@ TYPE_FIELD_PX, TYPE_FIELD_LEAST = 768, 20
 
 BODY = "backbone.body."
 TYPE_KEYS = "roi_heads.type_head."
+QUALITY_KEYS = "roi_heads.quality_head."
+
+QUALITY_CHANNELS, QUALITY_HIDDEN = 64, 128
+"""Of the head that tells how well a mask fits."""
 
 LITE0_EPS = 1e-3
 LITE0_STAGES = (
@@ -122,6 +126,7 @@ class Architecture:
     mask: int = 256  # Channels of the mask branch, whose arithmetic grows with their square.
     box: int = 1024  # Of the box head's two layers.
     types: int = 0  # Cell types that found nuclei are sorted into; 0: none.
+    quality: int = 0  # Channels of the head that tells how well a mask fits; 0: none.
 
     def __post_init__(self) -> None:
         if self.backbone not in BACKBONES:
@@ -143,6 +148,7 @@ class Architecture:
             mask=width("roi_heads.mask_head.0.0.weight", 4, usual.mask),
             box=width("roi_heads.box_head.fc7.weight", 2, usual.box),
             types=width(f"{TYPE_KEYS}logits.weight", 2, 0),
+            quality=width(f"{QUALITY_KEYS}sampled.weight", 4, 0),
         )
 
 

@@ -16,7 +16,6 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from scipy.special import expit, logit
 
 from cellseg.network.architecture import (
     ANCHOR_SIZES_PX,
@@ -36,11 +35,6 @@ LARGEST_SHIFT = math.log(1000 / 16)
 """Of a side's logarithm."""
 
 LEAST_SIDE_PX = 1e-3
-
-LIKELY, FEW, LEVELLING, MOST_LEVELLED = 0.3, 20, 2.0, 1.0
-"""The score from which an object tells the spread of an image's; so few of them tell half of it;
-how far logits are moved for each that the spread is wider, and the farthest. Chosen on held-out
-H&E (docs/lab/accuracy.md)."""
 
 
 def anchors(extent: tuple[int, int], grids: Sequence[tuple[int, int]]) -> list[Floats]:
@@ -124,31 +118,6 @@ def unsuppressed(boxes: Floats, overlap: float) -> Indices:
         live = is_open[first] & is_open[second]
         first, second = first[live], second[live]
     return np.flatnonzero(kept)
-
-
-def spread_of(usual: float, *images: Floats) -> float:
-    """Pooled standard deviation of the logits of likely scores, within each image.
-
-    What images differ by is left out: a slide of several tissues spreads no wider than these do.
-    Few scores are drawn towards the usual spread.
-    """
-    parts = [logit(np.clip(one[one >= LIKELY], 0, 1 - 1e-6, dtype=np.float64)) for one in images]
-    parts = [part for part in parts if len(part)]
-    number, squares = sum(map(len, parts)), sum(len(part) * part.var() for part in parts)
-    own = math.sqrt(squares / (number + 1 - len(parts))) if parts else usual
-    return usual + (own - usual) * number / (number + FEW)
-
-
-def levelled(scores: Floats, usual: float, spread: float | None = None) -> Floats:
-    """Scores, lower where they are spread more widely than usual; by default their own spread.
-
-    Of two tissues the harder one has scores nearer to one another, and its objects lower ones: at
-    one limit for all too few are counted there, and too many in the other.
-    """
-    more = (spread_of(usual, scores) if spread is None else spread) - usual
-    shift = np.clip(LEVELLING * more, -MOST_LEVELLED, MOST_LEVELLED)
-    found: Floats = expit(logit(np.clip(scores, 1e-6, 1 - 1e-6, dtype=np.float64)) - shift)
-    return found.astype(np.float32)
 
 
 def sampled(levels: Sequence[Levels], boxes: Floats, side: int) -> Floats:

@@ -54,8 +54,6 @@ class MaskRCNNDetector(Detector):
     All detectors of a model share its ``network``; the rest is as in :meth:`Detector.for_run`.
     """
 
-    levels = True
-
     def __init__(
         self,
         network: Inference,
@@ -66,7 +64,6 @@ class MaskRCNNDetector(Detector):
         types: str = NO_TYPES,
         classes: Sequence[str] = (),
         fine_from_px: float = FINE_FROM_PX,
-        spreads: tuple[float | None, float | None] = (None, None),
     ) -> None:
         self.network, self._whole = network, info
         looked_for = info.counting(classes)
@@ -74,8 +71,7 @@ class MaskRCNNDetector(Detector):
         kinds = None
         if looked_for.classes != info.classes:
             kinds = tuple(map(info.classes.index, looked_for.classes))
-        is_sorted = self.info is not looked_for
-        self._wanted = Wanted(score, nms_iou, is_sorted, kinds, fine_from_px, *spreads)
+        self._wanted = Wanted(score, nms_iou, self.info is not looked_for, kinds, fine_from_px)
         self.threads = network.threads
         self._timer = Timer()
 
@@ -89,7 +85,6 @@ class MaskRCNNDetector(Detector):
             types=protocol.cell_types,
             classes=tuple(protocol.classes),
             fine_from_px=self._wanted.fine_from_px,
-            spreads=(protocol.usual_spread, protocol.spread),
         )
 
     def detect(self, tiles: Sequence[NDArray[np.float32]], *, fill: float) -> list[Detections]:

@@ -112,13 +112,10 @@ class Detector(Protocol):
     ----------
     threads : int
         Batches that may be under way at once.
-    levels : bool
-        Whether a protocol's ``usual_spread`` means anything to it.
     """
 
     info: DetectorInfo
     threads: int = 1
-    levels: bool = False
 
     def detect(self, tiles: Sequence[NDArray[np.float32]], *, fill: float) -> list[Detections]:
         """Find the objects of each tile.

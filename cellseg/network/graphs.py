@@ -19,11 +19,13 @@ from cellseg.network.architecture import (
     EIGHT_BIT_BACKBONE,
     LITE0_EPS,
     LITE0_STAGES,
+    QUALITY_KEYS,
 )
 from cellseg.network.modelfile import RANGE, SCALE, Arrays
 from cellseg.network.quiet import Node, ops, ov
 
 LEVELS = 4
+QUALITY_SIDE = 14  # Of the samples by which it is told how well a mask fits.
 LEVEL_TYPE = "f16"  # A third less memory in all than with float32.
 _Norm = tuple[NDArray[np.float32], NDArray[np.float32]]
 """A batch norm as one factor and one summand a channel."""
@@ -80,16 +82,33 @@ class Graphs:
         return ov.Model([ops.result(head) for head in heads], [seen], "boxes")
 
     def masks(self, batch: int, side: int) -> ov.Model:
-        """Samples (B, S, S, C) to probabilities (B, K, 2 S, 2 S)."""
+        """Samples (B, S, S, C) to probabilities (B, K, 2 S, 2 S).
+
+        Then, for S of 14 and if the model can tell, how well each mask fits, (B, 1).
+        """
         channels = self._arrays["roi_heads.mask_head.0.0.weight"].shape[1]
         seen = ops.parameter([batch, side, side, channels], np.float32)
-        x = _turned(seen, _FIRST)
+        first = x = _turned(seen, _FIRST)
         for layer in range(4):
             x = ops.relu(self._convolution(x, f"roi_heads.mask_head.{layer}.0"))
         name = "roi_heads.mask_predictor."
-        x = ops.relu(self._doubled(x, f"{name}conv5_mask"))
-        x = ops.sigmoid(self._convolution(x, f"{name}mask_fcn_logits"))
-        return ov.Model([ops.result(x)], [seen], "masks")
+        doubled = ops.relu(self._doubled(x, f"{name}conv5_mask"))
+        outputs = [ops.sigmoid(self._convolution(doubled, f"{name}mask_fcn_logits"))]
+        if f"{QUALITY_KEYS}logit.weight" in self._arrays and side == QUALITY_SIDE:
+            outputs.append(self._quality(first, x))
+        return ov.Model([ops.result(output) for output in outputs], [seen], "masks")
+
+    def _quality(self, seen: Node, branch: Node) -> Node:
+        """How well each mask fits, of samples and the mask branch's last features."""
+        name = QUALITY_KEYS
+        x = self._convolution(seen, f"{name}sampled")
+        x = ops.relu(ops.add(x, self._convolution(branch, f"{name}branch")))
+        for layer, stride in enumerate((1, 2, 1)):
+            x = self._convolution(x, f"{name}convolutions.{layer}", stride=stride, even=True)
+            x = ops.relu(x)
+        x = ops.reshape(x, _constant([0, -1], np.int64), True)
+        x = ops.relu(self._linear(x, f"{name}hidden"))
+        return ops.sigmoid(self._linear(x, f"{name}logit"))
 
     def _body(self, x: Node) -> list[Node]:
         """Features at strides 4, 8, 16 and 32."""
@@ -153,19 +172,20 @@ class Graphs:
         norm: _Norm | None = None,
         stride: int = 1,
         depthwise: bool = False,
+        even: bool = False,
     ) -> Node:
         shape = self._arrays[f"{name}.weight"].shape
         kernel = shape[2]
-        before = (kernel - 1) // 2 if stride == 1 else (kernel - 2) // 2
-        after = before if stride == 1 else before + 1
+        before = (kernel - 1) // 2 if stride == 1 or even else (kernel - 2) // 2
+        after = before if stride == 1 or even else before + 1
         convolve = ops.group_convolution if depthwise else ops.convolution
         target = (shape[0], 1, *shape[1:]) if depthwise else shape
         factor = 1.0 if norm is None else norm[0]
         weights = self._weights(name, lambda array: array.reshape(target), factor)
         x = self._narrowed(x, name)
         x = convolve(x, weights, [stride] * 2, [before] * 2, [after] * 2, [1, 1])
-        bias = self._arrays[f"{name}.bias"] if norm is None else norm[1]
-        return ops.add(x, _constant(bias.reshape(1, -1, 1, 1)))
+        bias = self._arrays.get(f"{name}.bias") if norm is None else norm[1]
+        return x if bias is None else ops.add(x, _constant(bias.reshape(1, -1, 1, 1)))
 
     def _doubled(self, x: Node, name: str) -> Node:
         """A transposed convolution of 2 × 2 with stride 2: four times the channels, rearranged."""

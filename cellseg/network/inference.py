@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit
 
 from cellseg.network.architecture import FINE_FROM_PX, TYPE_FIELD_LEAST, TYPE_FIELD_PX
-from cellseg.network.boxes import LIKELY, MOST_LEVELLED
 from cellseg.network.timer import Timer
 
 
@@ -25,11 +23,10 @@ def cores() -> int:
 class Wanted:
     """Settings of a run that decide what the network looks at.
 
-    Objects below ``score`` are not returned (the mask branch does not see them either). ``types``
-    are cell types, where the model has any; ``kinds`` the classes from 0 that are looked for,
-    ascending, all where it is None. Boxes with a side of ``fine_from_px`` get a second look.
-    Where a ``usual_spread`` is told, scores are levelled to it, from the ``spread`` of the slide
-    or the image's own (:func:`.boxes.levelled`).
+    Objects below ``score`` are not returned. A model that tells how well masks fit multiplies its
+    own score by that IoU; an object's score is the root. ``types`` are cell types, where the model
+    has any; ``kinds`` the classes from 0 that are looked for, ascending, all where it is None.
+    Boxes with a side of ``fine_from_px`` get a second look.
     """
 
     score: float = 0.5
@@ -37,15 +34,11 @@ class Wanted:
     types: bool = False
     kinds: tuple[int, ...] | None = None
     fine_from_px: float = FINE_FROM_PX
-    usual_spread: float | None = None
-    spread: float | None = None
 
     @property
-    def least(self) -> float:
-        """The lowest of the network's own scores that is needed, before any is levelled."""
-        if self.usual_spread is None:
-            return self.score
-        return min(LIKELY, float(expit(logit(self.score) - MOST_LEVELLED)))
+    def before_quality(self) -> Wanted:
+        """What is wanted before it is known how well masks fit: at best the IoU is 1."""
+        return replace(self, score=self.score**2)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -38,7 +38,7 @@ from cellseg.network.architecture import (
 )
 from cellseg.network.backbones import with_pyramid
 from cellseg.network.inference import NetworkOutput, Wanted
-from cellseg.network.roi_heads import MOSTLY, CellRoIHeads, TypeHead, ignored_share
+from cellseg.network.roi_heads import MOSTLY, CellRoIHeads, QualityHead, TypeHead, ignored_share
 from cellseg.network.timer import Lap, no_lap
 
 
@@ -164,6 +164,8 @@ def build_maskrcnn(
     )
     if wanted.types:
         heads.type_head = TypeHead(channels, wanted.types)
+    if wanted.quality:
+        heads.quality_head = QualityHead(channels, wanted.mask, wanted.quality)
     known = BACKBONES[wanted.backbone]
     transform = UnscaledTransform(800, 1333, list(known.mean), list(known.std))
     return GeneralizedRCNN(with_pyramid(wanted.backbone, channels, norm), rpn, heads, transform)

@@ -28,7 +28,7 @@ from pydantic import (
 from safetensors import SafetensorError, safe_open
 
 from cellseg.errors import WeightsError, line_of
-from cellseg.network.architecture import BACKBONES, TYPE_KEYS, Architecture
+from cellseg.network.architecture import BACKBONES, QUALITY_KEYS, TYPE_KEYS, Architecture
 from cellseg.protocol import CountProtocol
 from cellseg.text import visible
 
@@ -45,9 +45,9 @@ CONTENT_KEY = "cellseg_sha256"
 """Of the card and the arrays, as :func:`content_of` takes it; older files have none."""
 
 SHIPPED: dict[str, str | None] = {
-    "default": "c0222311fdc0f1f18094dc75a031e565d1768b32cdad3421b73206fa4aa5edbb",
+    "default": "96e425f5ba860d040ebfdf29b5f91a39692b48567d2f0f796419d705d34fe18d",
     "cells": "e34f0c4b351aecd9ee1dfb9183cae05add0ae14193668a280db7e161d3ed52fc",
-    "ihc": "954bf1d47b9b78af54c8257463b288fa7ac9f401a33b973b4daf651f69510d54",
+    "ihc": "3031b8dd5f050e4b5238d28263313947785b709638a7493fd49152be4a8fc89f",
 }
 """Checksums of the weights that come with cellseg: nuclei, whole cells, and heads for nuclei in
 immunohistochemistry, which sit on the first."""
@@ -165,7 +165,7 @@ def read_arrays(path: str | Path) -> tuple[Arrays, ModelCard]:
 def _below(file: Path, card: ModelCard, taught: set[str]) -> Arrays:
     """Arrays of the model that a taught one sits on, but for what it replaces.
 
-    Without the head of cell types where its card has none.
+    Without its head of quality, which knows its masks, and of cell types if the card has none.
     """
     name = Path(card.base_file).name
     shipped = SHIPPED.get(name) == card.base
@@ -179,11 +179,8 @@ def _below(file: Path, card: ModelCard, taught: set[str]) -> Arrays:
     if base.checksum != card.base:
         raise WeightsError(f"{said}, and the one at {place} is another model")
     gone = {key + ending for key in taught for ending in ("", SCALE, RANGE)}
-    return {
-        key: value
-        for key, value in arrays.items()
-        if key not in gone and (card.types or TYPE_KEYS not in key)
-    }
+    heads = (QUALITY_KEYS,) if card.types else (QUALITY_KEYS, TYPE_KEYS)
+    return {k: v for k, v in arrays.items() if k not in gone and not k.startswith(heads)}
 
 
 def _check(file: Path, name: str, array: NDArray[Any], arrays: Arrays) -> None:

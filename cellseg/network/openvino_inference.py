@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from cellseg.errors import WeightsError, line_of
-from cellseg.network.architecture import TYPE_BINS, TYPE_KEYS, TYPE_LEVELS, Limits
+from cellseg.network.architecture import QUALITY_KEYS, TYPE_BINS, TYPE_KEYS, TYPE_LEVELS, Limits
 from cellseg.network.boxes import (
     Floats,
     Indices,
     anchors,
     clipped,
-    levelled,
     mean_samples,
     proposals,
     sampled,
@@ -124,6 +123,7 @@ class OpenVinoInference(Inference):
             self.tile_px = 2 * self.tile_px
         else:
             self.notes = (f"{memory / 1e9:.1f} GB of memory: tiles of half the usual side",)
+        self._has_quality = f"{QUALITY_KEYS}logit.weight" in arrays
         self._has_types = f"{TYPE_KEYS}logits.weight" in arrays
         self._arrays = arrays
         self._made: dict[Key, ov.CompiledModel] = {}
@@ -192,16 +192,23 @@ class OpenVinoInference(Inference):
         looked_at = proposals(scores, shifts, sites, level_of, limits, extent)
         lap("proposals")
         logits, moves = self._boxes(own, levels, looked_at)
-        boxes, classes, best, is_full = _selected(looked_at, logits, moves, wanted, limits, extent)
+        least = wanted.before_quality if self._has_quality else wanted
+        boxes, classes, best, is_full = _selected(looked_at, logits, moves, least, limits, extent)
         lap("boxes")
+        masks, quality = self._masks(own, levels, boxes, classes, MASK_SIDE)
+        if self._has_quality:
+            best = np.sqrt(best * quality)
+            order = np.argsort(-best, kind="stable")
+            order = order[best[order] > wanted.score]
+            boxes, classes, best, masks = (one[order] for one in (boxes, classes, best, masks))
+        lap("masks")
         types, likeness = None, None
         if wanted.types and self._has_types:
             types, likeness = self._sorted(levels, boxes)
             lap("types")
-        masks = self._masks(own, levels, boxes, classes, MASK_SIDE)
         sides = (boxes[:, 2:] - boxes[:, :2]).max(1, initial=0)
         fine = np.flatnonzero(sides >= wanted.fine_from_px)
-        again = self._masks(own, levels, boxes[fine], classes[fine], 2 * MASK_SIDE)
+        again, _ = self._masks(own, levels, boxes[fine], classes[fine], 2 * MASK_SIDE)
         lap("masks")
         return NetworkOutput(
             boxes=boxes,
@@ -227,15 +234,16 @@ class OpenVinoInference(Inference):
 
     def _masks(
         self, own: Requests, levels: list[Floats], boxes: Floats, classes: Indices, side: int
-    ) -> Floats:
-        """Probabilities of each box's class, (B, 2 S, 2 S)."""
-        found = [np.empty((0, 2 * side, 2 * side), np.float32)]
+    ) -> tuple[Floats, Floats]:
+        """Probabilities of each box's class, (B, 2 S, 2 S), and how well masks fit, (B,)."""
+        found, quality = [np.empty((0, 2 * side, 2 * side), np.float32)], [np.empty(0, np.float32)]
         start, batch = 0, MASKS_AT_ONCE if side == MASK_SIDE else FINE_AT_ONCE
         if len(boxes):
-            for (part,) in self._in_batches(own, "masks", levels, boxes, side, batch):
+            for part, *fit in self._in_batches(own, "masks", levels, boxes, side, batch):
                 found.append(part[np.arange(len(part)), classes[start : start + batch] + 1])
+                quality += [one[:, 0].copy() for one in fit]
                 start += batch
-        return np.concatenate(found)
+        return np.concatenate(found), np.concatenate(quality)
 
     def _in_batches(
         self, own: Requests, kind: str, levels: list[Floats], boxes: Floats, side: int, batch: int
@@ -299,12 +307,9 @@ def _selected(
     moves = shifts.reshape(len(shifts), logits.shape[1], 4)[rows, classes + 1]
     boxes = clipped(shifted(looked_at, moves, BOX_SHIFTS), extent)
     large = (boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE_PX).all(1)
-    keep = np.flatnonzero((best > wanted.least) & large)
+    keep = np.flatnonzero((best > wanted.score) & large)
     keep = keep[np.argsort(-best[keep], kind="stable")]
     keep = keep[unsuppressed(boxes[keep], wanted.nms_iou)]
-    if wanted.usual_spread is not None:
-        best[keep] = levelled(best[keep], wanted.usual_spread, wanted.spread)
-        keep = keep[best[keep] > wanted.score]
     is_full = len(keep) > limits.detections
     keep = keep[: limits.detections]
     return boxes[keep], classes[keep], best[keep], is_full

@@ -23,8 +23,14 @@ from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss, mask
 from torchvision.ops import MultiScaleRoIAlign, roi_align
 from torchvision.ops import boxes as box_ops
 
-from cellseg.network.architecture import TYPE_BINS, TYPE_LEVELS, TYPE_LIKENESS, Limits
-from cellseg.network.boxes import Floats, level_of, levelled, mean_samples, sampled, weighted
+from cellseg.network.architecture import (
+    QUALITY_HIDDEN,
+    TYPE_BINS,
+    TYPE_LEVELS,
+    TYPE_LIKENESS,
+    Limits,
+)
+from cellseg.network.boxes import Floats, level_of, mean_samples, sampled, weighted
 from cellseg.network.inference import Wanted
 from cellseg.network.timer import Lap
 
@@ -153,6 +159,34 @@ class TypeHead(nn.Module):
         return self.logits(self.hidden(seen.to(dtype)).relu()).float().softmax(1), likeness
 
 
+class QualityHead(nn.Module):
+    """The IoU of a found mask with the object that it outlines, 0 where it outlines none.
+
+    Huang et al., Mask Scoring R-CNN, CVPR 2019, https://arxiv.org/abs/1903.00241,
+    learns from right finds alone; this one learns from all.
+    """
+
+    def __init__(self, channels: int, mask: int, width: int) -> None:
+        super().__init__()
+        self.sampled = nn.Conv2d(channels, width, 1)
+        self.branch = nn.Conv2d(mask, width, 1, bias=False)
+        strides = (1, 2, 1)
+        self.convolutions = nn.ModuleList(nn.Conv2d(width, width, 3, k, 1) for k in strides)
+        self.hidden = nn.Linear(width * 7**2, QUALITY_HIDDEN)
+        self.logit = nn.Linear(QUALITY_HIDDEN, 1)
+
+    def forward(self, seen: Tensor, branch: Tensor) -> Tensor:
+        """Logits, (B,), of samples that the mask branch sees, (B, C, 14, 14), and what it makes.
+
+        That are its last features, (B, ``mask``, 14, 14).
+        """
+        x = (self.sampled(seen) + self.branch(branch)).relu()
+        for convolution in self.convolutions:
+            x = convolution(x).relu()
+        found: Tensor = self.logit(self.hidden(x.flatten(1)).relu())[:, 0]
+        return found
+
+
 class CellRoIHeads(RoIHeads):  # type: ignore[misc]
     """Box and mask heads with class-agnostic suppression and a bounded mask branch.
 
@@ -162,10 +196,11 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
 
     bins_first: bool = False  # The box head takes its samples bin by bin.
     type_head: TypeHead | None  # Sorts what is found, when counting, if that is wanted.
+    quality_head: QualityHead | None
 
     def __init__(self, *parts: object, mask_samples: int) -> None:
         super().__init__(*parts)
-        self.mask_samples, self.type_head = mask_samples, None
+        self.mask_samples, self.type_head, self.quality_head = mask_samples, None, None
         pool = self.mask_roi_pool
         size = tuple(2 * side for side in pool.output_size)
         self.fine_roi_pool = MultiScaleRoIAlign(pool.featmap_names, size, pool.sampling_ratio)
@@ -271,19 +306,26 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
             found = sampled(levels, boxes.numpy(), pool.output_size[0])
             return torch.from_numpy(found).permute(0, 3, 1, 2)
 
-        result = self.select(*self._boxes(samples, proposals), proposals, shape, wanted)
-        boxes, classes = result["boxes"], result["classes"]
+        least = wanted if self.quality_head is None else wanted.before_quality
+        result = self.select(*self._boxes(samples, proposals), proposals, shape, least)
         lap("boxes")
+        masks, quality = self._masks(samples, self.mask_roi_pool, result)
+        if quality is not None:
+            scores, is_full = (result["scores"] * quality).sqrt(), result.pop("is_full")
+            order = scores.argsort(descending=True, stable=True)
+            order = order[scores[order] > wanted.score]
+            result = {name: one[order] for name, one in (result | {"scores": scores}).items()}
+            masks, result["is_full"] = masks[order], is_full
+        boxes = result["boxes"]
+        lap("masks")
         if self.type_head is not None and wanted.types:
             levels = [features[str(level)] for level in range(TYPE_LEVELS)]
             result["types"], result["likeness"] = self.type_head(levels, boxes)
             lap("types")
         fine = torch.where((boxes[:, 2:] - boxes[:, :2]).amax(1) >= wanted.fine_from_px)[0]
-        result |= {
-            "masks": self._probabilities(samples, self.mask_roi_pool, boxes, classes),
-            "fine": fine,
-            "again": self._probabilities(samples, self.fine_roi_pool, boxes[fine], classes[fine]),
-        }
+        large = {name: result[name][fine] for name in ("boxes", "classes")}
+        again, _ = self._masks(samples, self.fine_roi_pool, large)
+        result |= {"masks": masks, "fine": fine, "again": again}
         lap("masks")
         return result
 
@@ -300,21 +342,28 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
             regression.append(shift.float())
         return torch.cat(logits), torch.cat(regression)
 
-    def _probabilities(
-        self, samples: _Sampled, pool: MultiScaleRoIAlign, boxes: Tensor, classes: Tensor
-    ) -> Tensor:
-        """Masks of each box's class, (D, S, S); S is twice the pool's side."""
-        side = 2 * pool.output_size[0]
+    def _masks(
+        self, samples: _Sampled, pool: MultiScaleRoIAlign, found: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Probabilities of each box's class, (D, S, S), and how well masks fit, (D,).
+
+        S is twice the pool's side; at the second look quality is not asked for.
+        """
+        boxes, classes, side = found["boxes"], found["classes"], 2 * pool.output_size[0]
         dtype = next(self.mask_head.parameters()).dtype
-        masks = [boxes.new_zeros((0, side, side))]
+        masks, quality = [boxes.new_zeros((0, side, side))], [boxes.new_zeros(0)]
+        judge = self.quality_head if pool is self.mask_roi_pool else None
         for start in range(0, len(boxes), MASKS_AT_ONCE):
             kinds = classes[start : start + MASKS_AT_ONCE]
             seen = filled_up(samples(pool, boxes[start : start + MASKS_AT_ONCE]), MASKS_AT_ONCE)
             seen = seen.to(dtype, memory_format=torch.channels_last)
-            logits = self.mask_predictor(self.mask_head(seen))
+            hidden = self.mask_head(seen)
+            logits = self.mask_predictor(hidden)
+            if judge is not None:
+                quality.append(judge(seen, hidden)[: len(kinds)].float().sigmoid())
             rows = torch.arange(len(kinds), device=kinds.device)
             masks.append(logits[rows, kinds + 1].float().sigmoid())
-        return torch.cat(masks)
+        return torch.cat(masks), None if judge is None else torch.cat(quality)
 
     def select(
         self,
@@ -335,13 +384,9 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         best, kind = F.softmax(logits, -1)[:, 1:].max(dim=1)
         boxes = decoded[torch.arange(len(kind), device=kind.device), kind + 1]
         boxes = box_ops.clip_boxes_to_image(boxes, shape)
-        keep = torch.where(best > wanted.least)[0]
+        keep = torch.where(best > wanted.score)[0]
         keep = keep[box_ops.remove_small_boxes(boxes[keep], min_size=1.0)]
         keep = keep[box_ops.nms(boxes[keep], best[keep], wanted.nms_iou)]
-        if wanted.usual_spread is not None:
-            scores = levelled(best[keep].cpu().numpy(), wanted.usual_spread, wanted.spread)
-            best[keep] = torch.from_numpy(scores).to(best)
-            keep = keep[best[keep] > wanted.score]
         most = Limits.for_area(shape[0] * shape[1]).detections
         is_full, keep = torch.tensor(len(keep) > most), keep[:most]
         return {

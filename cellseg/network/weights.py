@@ -19,7 +19,7 @@ from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from cellseg.errors import WeightsError, line_of, writing
-from cellseg.network.architecture import TYPE_KEYS, Architecture
+from cellseg.network.architecture import QUALITY_KEYS, TYPE_KEYS, Architecture
 from cellseg.network.maskrcnn import ExactAnchors, build_maskrcnn
 from cellseg.network.modelfile import (
     CONTENT_KEY,
@@ -190,10 +190,10 @@ def start_of(
 ) -> dict[str, Tensor]:
     """The arrays of a model that a training of ``classes`` can start from.
 
-    Heads are kept where the ``known`` classes are the same. Cell types go: they were learned on
-    features that training is about to change.
+    Heads are kept where the ``known`` classes are the same. Those of cell types and quality go:
+    they were learned on features that training is about to change.
     """
-    gone = (TYPE_KEYS,) if known == classes else (TYPE_KEYS, *HEAD_KEYS)
+    gone = (TYPE_KEYS, QUALITY_KEYS, *(() if known == classes else HEAD_KEYS))
     return {name: value for name, value in state.items() if not name.startswith(gone)}
 
 

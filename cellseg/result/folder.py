@@ -246,14 +246,12 @@ def _other_settings(key: object, result: Result) -> list[str]:
             return [
                 f"{name} was {_told(old)}, now {_told(new)}"
                 for name, (old, new) in (asked | other).items()
-                if old != new and name not in _NOT_SET and not isinstance(new or old, dict | list)
+                if old != new and name != "about" and not isinstance(new or old, dict | list)
             ]
     return []
 
 
 _ASKED = ("z", "t", "series", "precision", "inference", "skip_bad")
-_NOT_SET = ("about", "spread")
-"""Words about a protocol, and what a count measured: nobody set them."""
 
 
 def _told(value: object) -> str:

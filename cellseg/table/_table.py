@@ -134,7 +134,7 @@ _FIRST = (
     Column("t", "", "int64", "The image's time point, from 0, where one was asked for."),
     Column("class", "", "str", "The cell's type, by the model."),
     Column("object", "", "str", "What the model outlines: `nucleus` or `cell`."),
-    Column("score", "", "float32", "How sure the model is, 0 … 1, levelled by slide in H&E, DAB."),
+    Column("score", "", "float32", "How sure the model is of the cell and its outline, 0 … 1."),
     Column("centroid_y_px", "px", "float64", "Mean row of the mask; pixel centres are integers."),
     Column("centroid_x_px", "px", "float64", "Mean column of the mask."),
     Column("centroid_y_um", "µm", "float64", "`centroid_y_px` × µm per pixel."),

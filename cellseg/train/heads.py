@@ -19,7 +19,7 @@ from cellseg.annotations.image import AnnotatedImage
 from cellseg.errors import CellsegError
 from cellseg.geometry import Box
 from cellseg.instances import Instances
-from cellseg.network.architecture import TYPE_KEYS
+from cellseg.network.architecture import QUALITY_KEYS, TYPE_KEYS
 from cellseg.protocol import PHASE_PX
 from cellseg.train.augment import photometric
 from cellseg.train.crops import MIN_AREA_PX, Crop, boxes_of, cut_pixels, turned
@@ -45,8 +45,10 @@ class View(NamedTuple):
 
 
 def is_head(name: str) -> bool:
-    """Whether an array of the network learns: proposals, boxes and masks, but no cell types."""
-    return name.startswith(("rpn.", "roi_heads.")) and TYPE_KEYS not in name
+    """Whether an array of the network learns: proposals, boxes and masks; no types, no quality."""
+    return name.startswith(("rpn.", "roi_heads.")) and not name.startswith(
+        (TYPE_KEYS, QUALITY_KEYS)
+    )
 
 
 def seen(image: AnnotatedImage, window: Box) -> tuple[Box, Tensor, Instances]:

@@ -24,8 +24,7 @@ from cellseg.annotations.compare import SCORES, Compared
 from cellseg.errors import SettingsError, WeightsError
 from cellseg.geometry import Box, box_of
 from cellseg.instances import Instances
-from cellseg.network.architecture import Architecture
-from cellseg.network.boxes import levelled, spread_of
+from cellseg.network.architecture import QUALITY_KEYS, Architecture
 from cellseg.network.detect import MaskRCNNDetector
 from cellseg.network.maskrcnn import build_maskrcnn
 from cellseg.network.modelfile import SHIPPED, ModelCard
@@ -147,15 +146,17 @@ def teach(
     everything = protocol.changed(score=LOWEST_SCORE, classes=rules, cell_types=NO_TYPES)
     torch_of = partial(detector_of, classes=card.classes, device=torch.device("cpu"))
     with torch.random.fork_rng([]):
-        network = build_maskrcnn(len(card.classes), architecture=Architecture.of(state))
-        fill(network, state, base)
+        # What its head of quality knows are the old masks.
+        start_of = {k: v for k, v in state.items() if not k.startswith(QUALITY_KEYS)}
+        network = build_maskrcnn(len(card.classes), architecture=Architecture.of(start_of))
+        fill(network, start_of, base)
         start = time.monotonic()
         old = _look(torch_of(state), everything, lessons)
         some = lessons[:: -(-len(lessons) // CHECKED)]
         end -= LOOKS * (time.monotonic() - start) * len(some) / len(lessons)
         new, views, folds = list(old), views_of(network, lessons), min(len(lessons), MOST_FOLDS)
         for fold in range(folds + 1):  # the last one learns from all
-            fill(network, state, base)
+            fill(network, start_of, base)
             chosen = [view for view in views if view.window % folds != fold]
             for share in learn(network, chosen, (end - time.monotonic()) / (folds + 1 - fold)):
                 if report is not None:
@@ -164,7 +165,7 @@ def teach(
             if fold < folds:
                 new[fold::folds] = _look(torch_of(learned), everything, lessons[fold::folds])
     scores = {name: rule.score for name, rule in protocol.classes.items()}
-    usual = _own_scores([scores.get(name) or protocol.score for name in card.classes], opened, old)
+    usual = np.array([scores.get(name) or protocol.score for name in card.classes])
     least = [_threshold([*new[:place], *new[place + 1 :]]) for place in range(len(new))]
     before, after = _per_window(old, [usual] * len(old)), _per_window(new, least)
     score = _threshold(new)
@@ -209,21 +210,7 @@ def _model_of(result: Result, output: Path) -> tuple[dict[str, Tensor], ModelCar
 
 def _protocol_of(result: Result) -> CountProtocol:
     said = result.section("protocol")
-    of_old_heads = ("usual_spread", "spread")
-    known = {k: v for k, v in said.items() if v is not None and k not in of_old_heads}
-    return CountProtocol.model_validate(known)
-
-
-def _own_scores(
-    limits: Sequence[float], result: Result, windows: Sequence[Compared]
-) -> NDArray[np.float32]:
-    """What the network's own scores were where they, levelled, reached the limits of the count."""
-    told, own = result.section("protocol"), np.array(limits, np.float32)
-    if (usual := told.get("usual_spread")) is None:
-        return own
-    if (spread := told.get("spread")) is None:
-        spread = spread_of(usual, *(one.found.scores for one in windows))
-    return levelled(own, usual, 2 * usual - spread)  # moved as far the other way
+    return CountProtocol.model_validate({k: v for k, v in said.items() if v is not None})
 
 
 def _without_scores(protocol: CountProtocol) -> dict[str, ClassRule]:
@@ -323,7 +310,7 @@ def _threshold(windows: Sequence[Compared]) -> float:
 
 
 def _per_window(
-    windows: Sequence[Compared], least: Sequence[float | NDArray[np.float32]]
+    windows: Sequence[Compared], least: Sequence[float | NDArray[np.float64]]
 ) -> NDArray[np.float64]:
     """Error of the count, of the usual number outlined, and F1 of each window, (2, N).
 

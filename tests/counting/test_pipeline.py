@@ -23,7 +23,6 @@ from cellseg.counting.request import CountRequest
 from cellseg.derive import Recipe
 from cellseg.draw import parts_of
 from cellseg.errors import OutputError, RegionError, SettingsError
-from cellseg.network.boxes import LIKELY
 from cellseg.network.tissue import TissueMask
 from cellseg.protocol import load_protocol
 from cellseg.result import load_result
@@ -226,10 +225,6 @@ def test_a_refusal_says_which_settings_are_other_ones(slide, tmp_path):
     ):
         with pytest.raises(OutputError, match=rf"other settings \({what}\)"):
             counted(replace(request, **asked))
-    # What a count measured is no setting.
-    edit(result.path, protocol={**result.section("protocol"), "spread": 1.8})
-    with pytest.raises(OutputError, match=r"other settings \(score was 0\.\d+, now 0\.77\)"):
-        counted(replace(request, protocol=DISCS.changed(score=0.77)))
     detector = ThresholdDetector()
     detector.info = replace(detector.info, checksum="f" * 64)
     with pytest.raises(OutputError, match=r"other settings \(another model\)"):
@@ -410,46 +405,3 @@ def test_tiles_fit_the_slide_without_slivers(height, width, tiles):
     assert max(one.padded.area for one in fitted) <= (1024 + 2 * 128) ** 2, (
         "memory is planned for padded tiles like that"
     )
-
-
-class Asked(ThresholdDetector):
-    """Keeps the protocols that it was asked to run by."""
-
-    levels = True
-
-    def __init__(self):
-        super().__init__()
-        self.protocols = []
-
-    def for_run(self, protocol):
-        self.protocols.append(protocol)
-        return self
-
-
-@pytest.mark.parametrize(("side", "tile"), [(400, 512), (1100, 512), (1100, 256), (2300, 1024)])
-def test_tiles_share_one_spread_of_scores(tmp_path, side, tile):
-    pixels = np.full((side, side, 3), (235, 200, 225), np.uint8)
-    for y in range(40, side - 40, 80):
-        for x in range(40, side - 40, 80):
-            pixels[y : y + 24, x : x + 24] = (70, 50, 130)
-    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb")
-    detector = Asked()
-    request = CountRequest(
-        image=tmp_path / "a.tif", protocol="he", mpp=0.25, tile_px=tile, prefilter=False,
-        output=tmp_path,
-    )  # fmt: skip
-    *_, last = run(request, detector=detector)
-    spread = last.result.section("protocol")["spread"]
-    assert detector.protocols[-1].spread == spread
-    if side < tile:
-        assert spread is None
-    else:  # all scores are 0.9
-        asked = load_protocol("he").usual_spread
-        assert 0 <= spread < asked / 4
-        assert any(one.usual_spread is None and one.score == LIKELY for one in detector.protocols)
-        # So a region's cells are those that a count of the whole slide finds.
-        part = replace(
-            request, output=tmp_path / "part", regions=Regions.of([Region.box(0, 0, 99, 99)])
-        )
-        *_, last = run(part, detector=detector)
-        assert last.result.section("protocol")["spread"] == spread

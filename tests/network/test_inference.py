@@ -11,22 +11,13 @@ import numpy as np
 import pytest
 import torch
 from networks import dark_discs, random_network
-from scipy.special import expit, logit
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, nms, roi_align
 
 from cellseg.errors import SettingsError, WeightsError
 from cellseg.network import detect
 from cellseg.network.architecture import SMALL, Architecture
-from cellseg.network.boxes import (
-    LIKELY,
-    MOST_LEVELLED,
-    levelled,
-    mean_samples,
-    sampled,
-    spread_of,
-    unsuppressed,
-)
+from cellseg.network.boxes import mean_samples, sampled, unsuppressed
 from cellseg.network.detect import MaskRCNNDetector, load_detector
 from cellseg.network.detector import DetectorInfo
 from cellseg.network.inference import Wanted
@@ -37,7 +28,6 @@ from cellseg.network.ranges import input_ranges
 from cellseg.network.timer import Timer
 from cellseg.network.torch_inference import TorchInference, best_precision, fold_norms, make_ready
 from cellseg.network.weights import load_model, save_model
-from cellseg.protocol import load_protocol
 
 INFO = DetectorInfo(name="random", checksum="", classes=("cell",), object="cell")
 SHAPES = pytest.mark.parametrize(
@@ -216,58 +206,17 @@ def test_samples_are_those_of_torchvision():
     np.testing.assert_allclose(mean_samples(levels[:3], boxes, 6), torch.cat(means, 1), atol=1e-4)
 
 
-def test_scores_are_levelled_by_their_spread():
-    rng = np.random.default_rng(0)
-    drawn = np.sort(rng.normal(0, 1, 400))
-    for spread, usual in ((1.0, 0.9), (1.0, 0.4), (2.0, 2.3), (0.5, 3.0)):
-        scores = expit(spread * drawn).astype(np.float32)
-        shifts = logit(levelled(scores, usual).astype(float)) - logit(scores.astype(float))
-        np.testing.assert_allclose(shifts, shifts[0], atol=1e-4)
-        seen = logit(scores[scores >= LIKELY].astype(float)).std()
-        assert np.sign(shifts[0]) == np.sign(usual - seen)
-        assert abs(shifts[0]) <= MOST_LEVELLED + 1e-4
-        assert scores[levelled(scores, usual) > 0.4].min() > Wanted(0.4, usual_spread=usual).least
-    one = np.array([0.1, 0.5], np.float32)  # tells little
-    assert 0.5 < levelled(one, 1.5)[1] < 0.55
-    assert levelled(one[:1], 1.5).tolist() == one[:1].tolist()
-    assert Wanted(0.9, usual_spread=1.0).least == LIKELY
-    assert levelled(one, 1.5, 1.5).tolist() == pytest.approx(one.tolist())
-
-
-def test_what_tissues_differ_by_is_no_spread():
-    rng = np.random.default_rng(0)
-    tissues = [expit(rng.normal(middle, 0.5, 3000)).astype(np.float32) for middle in (1.0, 3.0)]
-    assert spread_of(1.77, np.concatenate(tissues)) > 1.0
-    assert spread_of(1.77, *tissues) == pytest.approx(0.5, abs=0.03)
-    # An image of one object tells nothing, nor does one without any.
-    alone, none = np.full(1, 0.9, np.float32), np.full(5, 0.1, np.float32)
-    among = spread_of(1.77, *tissues, alone, none)
-    assert among == pytest.approx(spread_of(1.77, *tissues), abs=0.001)
-    assert spread_of(1.77, none) == spread_of(1.77) == 1.77
-
-
-def test_a_protocol_says_which_spread_is_usual():
-    detector, tiles = load_detector(device="cpu"), [dark_discs()]
-    protocol = load_protocol("he").changed(score=0.05, usual_spread=None)
-    plain, wide = (
-        detector.for_run(protocol.changed(usual_spread=usual)).detect(tiles, fill=1.0)[0].instances
-        for usual in (None, 9.0)
-    )
-    assert len(wide) >= len(plain) > 8
-    assert wide.scores.max() > plain.scores.max()
-
-
 @pytest.mark.parametrize(
-    ("changes", "quantise", "usual"),
-    [({}, True, None), ({"types": 0}, False, 0.1)],
-    ids=["8 bits", "plain"],
+    ("changes", "quantise"),
+    [({"quality": 8}, True), ({"types": 0}, False), ({"quality": 8}, False)],
+    ids=["8 bits", "plain", "quality"],
 )
-def test_in_float32_it_finds_what_torch_finds(tmp_path, monkeypatch, changes, quantise, usual):
+def test_in_float32_it_finds_what_torch_finds(tmp_path, monkeypatch, changes, quantise):
     openvino = pytest.importorskip("cellseg.network.openvino_inference")
     shape = Architecture(**{**vars(TYPED), **changes})
     card = CARD if shape.types else CARD.model_copy(update={"types": ()})
     path = saved(tmp_path / "m.safetensors", card=card, architecture=shape, quantise=quantise)
-    wanted = Wanted(0.1, 0.9, types=True, fine_from_px=14.0, usual_spread=usual)
+    wanted = Wanted(0.1, 0.9, types=True, fine_from_px=14.0)
     model = make_ready(load_model(path)[0])
     monkeypatch.setattr("cellseg.network.graphs.LEVEL_TYPE", "f32")
     networks = TorchInference(model), openvino.OpenVinoInference(read_arrays(path)[0], "m")
@@ -293,6 +242,29 @@ def test_in_float32_it_finds_what_torch_finds(tmp_path, monkeypatch, changes, qu
             np.testing.assert_allclose(ours.likeness[order], reference.likeness, atol=1e-3)
         else:
             assert ours.types is reference.types is ours.likeness is reference.likeness is None
+
+
+def test_a_score_is_the_root_of_the_networks_own_and_of_the_masks_quality():
+    shape = Architecture(mask=16, quality=8)
+    model, image = random_network(shape), torch.from_numpy(images()[:1]).permute(0, 3, 1, 2)
+    head = model.roi_heads.quality_head
+    model.roi_heads.quality_head = None
+    plain = forward_batch(model, image, Wanted(0.01, 0.9))[0]
+    model.roi_heads.quality_head = head
+    judged = forward_batch(model, image, Wanted(0.1, 0.9))[0]
+    assert len(plain.boxes) == len(judged.boxes) > 10
+    assert (np.diff(judged.scores) <= 0).all()
+    order = np.abs(plain.boxes[:, None] - judged.boxes).max(2).argmin(0)
+    quality = judged.scores**2 / plain.scores[order]
+    assert 0 < quality.min() < quality.max() < 1
+    np.testing.assert_allclose(judged.masks, plain.masks[order], atol=1e-4)
+    # At a higher score the same ones are left.
+    limit = float(np.median(judged.scores))
+    fewer = forward_batch(model, image, Wanted(limit, 0.9))[0]
+    assert fewer.scores.tolist() == judged.scores[judged.scores > limit].tolist()
+    with torch.no_grad():
+        head.logit.bias.fill_(-50.0)
+    assert len(forward_batch(model, image, Wanted(0.1, 0.9))[0].boxes) == 0
 
 
 def test_the_shipped_model_counts_in_8_bits_what_it_counts_in_torch():

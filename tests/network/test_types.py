@@ -11,7 +11,7 @@ from networks import dark_discs
 from cellseg.counting.plan import make_plan
 from cellseg.counting.request import CountRequest
 from cellseg.errors import SettingsError, WeightsError
-from cellseg.network.architecture import SMALL, TYPE_KEYS, Architecture
+from cellseg.network.architecture import QUALITY_KEYS, SMALL, TYPE_KEYS, Architecture
 from cellseg.network.detect import load_detector
 from cellseg.network.detector import DetectorInfo
 from cellseg.network.roi_heads import TypeHead
@@ -118,11 +118,12 @@ def test_a_card_of_other_types_is_refused(typed, tmp_path):
             read_model(path)
 
 
-def test_training_starts_without_types(typed):
+def test_training_starts_without_types_and_quality(typed):
     state, card = read_model(typed)
-    assert any(key.startswith(TYPE_KEYS) for key in state)
+    for keys in (TYPE_KEYS, QUALITY_KEYS):
+        assert any(key.startswith(keys) for key in state)
     start = start_of(state, card.classes, ("nucleus",))
-    assert not any(key.startswith(TYPE_KEYS) for key in start)
+    assert not any(key.startswith((TYPE_KEYS, QUALITY_KEYS)) for key in start)
     assert Architecture.of(start) == SMALL
 
 
