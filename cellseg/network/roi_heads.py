@@ -175,16 +175,16 @@ class QualityHead(nn.Module):
         self.hidden = nn.Linear(width * 7**2, QUALITY_HIDDEN)
         self.logit = nn.Linear(QUALITY_HIDDEN, 1)
 
-    def forward(self, seen: Tensor, branch: Tensor) -> Tensor:
-        """Logits, (B,), of samples that the mask branch sees, (B, C, 14, 14), and what it makes.
-
-        That are its last features, (B, ``mask``, 14, 14).
-        """
+    def features(self, seen: Tensor, branch: Tensor) -> Tensor:
+        """Of samples that the mask branch sees, (B, C, 14, 14), and its last features of them."""
         x = (self.sampled(seen) + self.branch(branch)).relu()
         for convolution in self.convolutions:
             x = convolution(x).relu()
-        found: Tensor = self.logit(self.hidden(x.flatten(1)).relu())[:, 0]
-        return found
+        return cast(Tensor, self.hidden(x.flatten(1)).relu())
+
+    def forward(self, seen: Tensor, branch: Tensor) -> Tensor:
+        """Logits, (B,); see :meth:`features`."""
+        return cast(Tensor, self.logit(self.features(seen, branch))[:, 0])
 
 
 class CellRoIHeads(RoIHeads):  # type: ignore[misc]

@@ -240,10 +240,12 @@ class Result:
         return read_regions(path) if path.exists() else None
 
     def find_slide(self) -> Path:
-        """Where the slide is: as recorded, or beside the folder when both were moved."""
+        """Where the slide is: as recorded, or as it lies to the folder when both were moved."""
         recorded = Path(str(self.section("image").get("path", "")))
         beside = self.path.absolute().parent
-        for path in (recorded, beside / recorded, beside / recorded.name):
+        tails = [Path(*recorded.parts[-number:]) for number in (1, 2, 3)]
+        moved = [above / tail for above in (beside, *beside.parents[:2]) for tail in tails]
+        for path in (recorded, beside / recorded, *moved):
             if recorded.name and is_there(path):
                 return path
         raise InputError(

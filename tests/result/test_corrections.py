@@ -33,6 +33,21 @@ def counted_once(tmp_path_factory):
     return counted_folder(path, PROTOCOL)
 
 
+@pytest.mark.parametrize("below", ["results", "results/first", "a/b"])
+def test_slides_and_results_may_move_together(tmp_path, below):
+    project = tmp_path / "project"
+    (project / "slides").mkdir(parents=True)
+    path = project / "slides" / "discs.tif"
+    write_disc_slide(path, np.random.default_rng(7), shape=(300, 400))
+    folder = counted_folder(path, PROTOCOL, output=project / below)
+    shutil.move(project, tmp_path / "archive")
+    result = load_result(tmp_path / "archive" / folder.relative_to(project))
+    assert result.find_slide() == tmp_path / "archive" / "slides" / "discs.tif"
+    result.find_slide().unlink()
+    with pytest.raises(InputError, match="is not there any more"):
+        result.find_slide()
+
+
 @pytest.fixture
 def folder(tmp_path, counted_once):
     return copied(counted_once, tmp_path)
