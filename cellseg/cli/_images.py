@@ -239,11 +239,16 @@ def summarise_outcomes(
 
 
 def write_study_files(
-    study: Study, page: Path | None = None, *, report: bool = False, parquet: bool = False
+    study: Study,
+    page: Path | None = None,
+    *,
+    report: bool = False,
+    parquet: bool = False,
+    xlsx: bool = False,
 ) -> None:
-    """Write a study's summary, and its table and page if wanted, and say where they are."""
+    """Write a study's summary, and its tables and page if wanted, and say where they are."""
     from cellseg.study.arrays import write_wells
-    from cellseg.study.folder import write_cells, write_summary
+    from cellseg.study.folder import write_cells, write_spreadsheet, write_summary
 
     for line in study.unread:
         say(f"cellseg: {line}", err=True)
@@ -257,6 +262,8 @@ def write_study_files(
         say(f"wells: {wells}", err=True)
     if parquet:
         say(f"cells of all images: {write_cells(study)}", err=True)
+    if xlsx:
+        say(f"spreadsheet: {write_spreadsheet(study)}", err=True)
     if report:
         from cellseg.study.page import write_study
 

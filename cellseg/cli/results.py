@@ -177,7 +177,7 @@ def overlay(path: Path, **settings: Any) -> None:  # noqa: ANN401 - arguments of
     epilog="""\b
 Examples:
   cellseg report results/
-  cellseg report results/ --parquet
+  cellseg report results/ --parquet --xlsx
   cellseg report results/ -o ~/study.html
   cellseg report s3://scans/results"""
 )
@@ -190,7 +190,8 @@ Examples:
     help="The page; report.html in the folder otherwise.",
 )
 @shared("parquet")
-def report(folder: Location, output: Path | None, parquet: bool) -> None:
+@click.option("--xlsx", is_flag=True, help="Also summary.xlsx: the summary for Excel.")
+def report(folder: Location, output: Path | None, parquet: bool, xlsx: bool) -> None:
     """Summarise all results below FOLDER as a page and a table.
 
     Leaves report.html, one file that opens without a network, and summary.csv, a row an image,
@@ -203,7 +204,7 @@ def report(folder: Location, output: Path | None, parquet: bool) -> None:
 
     with study_at(folder, report=True, parquet=parquet) as found:
         study = with_failures(found)
-        write_study_files(study, output, report=True, parquet=parquet)
+        write_study_files(study, output, report=True, parquet=parquet, xlsx=xlsx)
     if study.unread:
         raise PartialResultError(f"{len(study.unread)} of the results could not be read")
 

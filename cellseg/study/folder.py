@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import chain
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -26,6 +27,7 @@ from cellseg.table.summary import QUANTILES_PERCENT
 from cellseg.text import as_cell, from_cell, visible
 
 SUMMARY, REPORT, CELLS, WELLS = "summary.csv", "report.html", "cells.parquet", "wells.csv"
+SPREADSHEET = "summary.xlsx"
 
 _FOR_CELLS = (MEASURED, DERIVED)
 _FOR_PAGE = (*_FOR_CELLS, OUTLINES, OVERVIEW, HISTOGRAM)
@@ -154,9 +156,19 @@ def study_at(place: Location, *, report: bool = False, parquet: bool = False) ->
 
 def write_summary(study: Study) -> Location:
     """Write ``summary.csv``, if what it says has changed; returns its place in the folder."""
-    columns = list(_columns(study.rows))
-    rows = [[_value(row, keys) for _, keys in columns] for row in study.rows]
-    return write_table(study, SUMMARY, [title for title, _ in columns], rows)
+    return write_table(study, SUMMARY, *_table(study))
+
+
+def write_spreadsheet(study: Study) -> Location:
+    """Write ``summary.xlsx``: the rows of ``summary.csv``, whose figures Excel takes as numbers."""
+    check_exports(("cells.xlsx",))
+    from cellseg.export.cells_xlsx import write_rows
+
+    titles, rows = _table(study)
+    shown = ([v if isinstance(v, int | float) else _cell(v) for v in row] for row in rows)
+    with writing(path := study.folder / SPREADSHEET) as temporary:
+        write_rows(temporary, "summary", chain([titles], shown))
+    return study.send(path)
 
 
 def write_table(
@@ -219,6 +231,12 @@ def with_failures(
     ]
     left = [row for row in earlier if row["path"] not in known]
     return replace(study, failed=(*failed, *left))
+
+
+def _table(study: Study) -> tuple[list[str], list[list[object]]]:
+    columns = list(_columns(study.rows))
+    rows = [[_value(row, keys) for _, keys in columns] for row in study.rows]
+    return [title for title, _ in columns], rows
 
 
 def _columns(rows: Sequence[SummaryRow]) -> Iterator[tuple[str, tuple[str, ...]]]:

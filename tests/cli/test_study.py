@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import tifffile
 from microscopes import spoil
+from openpyxl import load_workbook
 from synthetic import write_disc_slide
 
 from cellseg import run as pipeline
@@ -52,6 +53,13 @@ def test_a_study_of_good_and_broken_files(cellseg, tmp_path):
     cells = pd.read_parquet(out / "cells.parquet")
     assert cells.groupby("result").size().sum() == sum(counts.values())
     assert set(cells["image"]) == {"=1+1.tif", "-x.tif", 'a "b".tif', "🙂.tif"}
+    cellseg("report", out, "--xlsx", ends=0)
+    book = load_workbook(out / "summary.xlsx")
+    (head, *body) = book["summary"].iter_rows(values_only=True)
+    assert set(head) == {"path", *rows}
+    table = pd.DataFrame(body, columns=head).set_index("path")
+    assert dict(table["cells"].dropna()) == {str(scans / name): n for name, n in counts.items()}
+    assert "'=1+1.tif" in set(table["image"])
 
 
 def test_an_unchanged_study_has_nothing_to_do(cellseg, tmp_path):
