@@ -43,11 +43,8 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.protocol import load_protocol
-
 MPP = 0.5
-PROTOCOL = load_protocol("he_20x").changed(usual_spread=None)
-"""No rival levels scores."""
+PROTOCOL = "he_20x"
 
 RIVAL_TILE_PX, RIVAL_HALO_PX = 512, 64
 """The rivals' tiles overlap by a fifth, as SAHI's do by default, and as cellseg's by area. They are
@@ -154,6 +151,19 @@ def by_cellseg(task: Task) -> dict[str, object]:
             "stages": record["seconds"],
             "network": detector.info.device,
         }
+
+
+def without_quality(model: str, path: Path) -> str:
+    """A model without the head that tells how well masks fit, which no rival has; its file."""
+    from safetensors.numpy import save_file
+
+    from cellseg.network.architecture import QUALITY_KEYS
+    from cellseg.network.modelfile import METADATA_KEY, read_arrays
+
+    arrays, card = read_arrays(model)
+    arrays = {name: one for name, one in arrays.items() if not name.startswith(QUALITY_KEYS)}
+    save_file(arrays, path, {METADATA_KEY: card.model_dump_json(exclude={"checksum"})})
+    return str(path)
 
 
 def standard_network(model: str, tile_px: int, nms_iou: float):
@@ -478,6 +488,7 @@ def main(
     runs: dict[str, list[dict[str, object]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         tissue, whole = write_slides(Path(folder), tissue_field(field, mpp), side)
+        model = without_quality(model, Path(folder, "model.safetensors"))
         for _ in range(repeats):
             for name in methods.split(","):
                 task = Task(name, tissue, model, device, prefilter=False)
