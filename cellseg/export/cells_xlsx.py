@@ -5,8 +5,6 @@ A sheet ends at 1,048,576 rows: further cells come on further sheets.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,24 +21,9 @@ _OPTIONS = {"constant_memory": True, "strings_to_formulas": False, "strings_to_u
 
 def write(result: Result, path: Path) -> None:
     """Write the table of a result."""
-    with _book(path) as book:
-        _fill(book, result)
-
-
-def write_rows(path: Path, name: str, rows: Iterable[Sequence[object]]) -> None:
-    """Write one sheet; its first row stays in sight."""
-    with _book(path) as book:
-        sheet = book.add_worksheet(name)
-        sheet.freeze_panes(1, 1)
-        for number, row in enumerate(rows):
-            sheet.write_row(number, 0, row)
-
-
-@contextmanager
-def _book(path: Path) -> Iterator[Workbook]:
     with TemporaryDirectory(prefix=f"{path.name}.", dir=path.parent) as folder:
         book = Workbook(str(path), {**_OPTIONS, "tmpdir": folder})
-        yield book
+        _fill(book, result)
         try:
             book.close()
         except FileCreateError as error:

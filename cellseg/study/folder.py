@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import reduce
-from itertools import chain
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -162,12 +161,18 @@ def write_summary(study: Study) -> Location:
 def write_spreadsheet(study: Study) -> Location:
     """Write ``summary.xlsx``: the rows of ``summary.csv``, whose figures Excel takes as numbers."""
     check_exports(("cells.xlsx",))
-    from cellseg.export.cells_xlsx import write_rows
+    import pandas as pd
 
     titles, rows = _table(study)
-    shown = ([v if isinstance(v, int | float) else _cell(v) for v in row] for row in rows)
-    with writing(path := study.folder / SPREADSHEET) as temporary:
-        write_rows(temporary, "summary", chain([titles], shown))
+    cells = [[v if isinstance(v, int | float) else _cell(v) for v in row] for row in rows]
+    options = {"options": {"strings_to_formulas": False, "strings_to_urls": False}}
+    with (
+        writing(path := study.folder / SPREADSHEET) as temporary,
+        temporary.open("wb") as file,
+        pd.ExcelWriter(file, engine="xlsxwriter", engine_kwargs=options) as book,
+    ):
+        frame = pd.DataFrame(cells, columns=titles)
+        frame.to_excel(book, sheet_name="summary", index=False, freeze_panes=(1, 1))
     return study.send(path)
 
 
