@@ -87,7 +87,7 @@ def licensed(cards: Sequence[DataCard]) -> tuple[DataCard, ...]:
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
 @click.option("--minutes", type=float, required=True)
 @click.option("--init", default="imagenet", show_default=True)
-@click.option("--name", default="cellseg-nuclei-14", show_default=True)
+@click.option("--name", default="cellseg-nuclei-15", show_default=True)
 @click.option("--batch", default=4, show_default=True)
 @click.option("--workers", default=1, show_default=True)
 @click.option("--validations", default=4, show_default=True)

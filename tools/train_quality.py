@@ -91,21 +91,18 @@ class Store:
 
 
 class Learner(nn.Module):
-    """The head behind inputs of one scale.
-
-    It says two more things, as they teach it: the IoU of a right find, and whether a find is right.
-    """
+    """The head behind inputs of one scale; it says the IoU of right finds besides, to learn it."""
 
     def __init__(self, channels: int, mask: int) -> None:
         super().__init__()
         self.head = QualityHead(channels, mask, QUALITY_CHANNELS)
-        self.more = nn.Linear(QUALITY_HIDDEN, 2)
+        self.more = nn.Linear(QUALITY_HIDDEN, 1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for last in (self.head.logit, self.more):
+        for last in (self.head.logits, self.more):
             nn.init.normal_(last.weight, std=0.01)
         for name, width in (("seen", channels), ("branch", mask)):
             self.register_buffer(f"{name}_mean", torch.zeros(width, 1, 1))
@@ -130,12 +127,12 @@ class Learner(nn.Module):
         return {QUALITY_KEYS + name: value for name, value in state.items()}
 
     def forward(self, finds: Finds) -> tuple[Tensor, Tensor]:
-        """Logits of the IoU, (N,), and of the other two, (N, 2)."""
+        """Logits of the IoU and whether it is 0.5, (N, 2), and of the IoU of right finds, (N,)."""
         seen = (finds.seen.float() - self.seen_mean) / self.seen_std
         branch = (finds.branch.float() - self.branch_mean) / self.branch_std
         with torch.autocast("cpu", torch.bfloat16, best_precision(seen.device) == "bfloat16"):
             hidden = self.head.features(seen, branch)
-            return self.head.logit(hidden)[:, 0].float(), self.more(hidden).float()
+            return self.head.logits(hidden).float(), self.more(hidden)[:, 0].float()
 
 
 @torch.inference_mode()
@@ -223,7 +220,7 @@ def learn(
         if time.monotonic() - last > 60:
             last = time.monotonic()
             with torch.no_grad():
-                told = average(fresh)[0].sigmoid()
+                told = average(fresh)[0].sigmoid().prod(1)
             right = (fresh.iou >= RIGHT).numpy()
             areas = [_area_under_curve(v.numpy(), right) for v in (fresh.score, told)]
             click.echo(
@@ -239,12 +236,12 @@ def _step(
     for group in optimizer.param_groups:
         warm = min(1.0, step / 100)
         group["lr"] = RATE * warm * (0.02 + 0.49 * (1 + math.cos(math.pi * gone)))
-    quality, more = learner(finds)
+    logits, of_right = learner(finds)
     right = (finds.iou >= RIGHT).float()
     loss = F.binary_cross_entropy_with_logits
-    of_right = loss(more[:, 0], finds.iou, reduction="none") * right
-    total = loss(quality, finds.iou) + loss(more[:, 1], right)
-    total = total + 2 * of_right.sum() / right.sum().clamp_min(1)
+    more = loss(of_right, finds.iou, reduction="none") * right
+    total = loss(logits[:, 0], finds.iou) + loss(logits[:, 1], right)
+    total = total + 2 * more.sum() / right.sum().clamp_min(1)
     optimizer.zero_grad(set_to_none=True)
     total.backward()
     nn.utils.clip_grad_norm_(learner.parameters(), 5.0)

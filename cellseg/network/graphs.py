@@ -94,7 +94,7 @@ class Graphs:
         name = "roi_heads.mask_predictor."
         doubled = ops.relu(self._doubled(x, f"{name}conv5_mask"))
         outputs = [ops.sigmoid(self._convolution(doubled, f"{name}mask_fcn_logits"))]
-        if f"{QUALITY_KEYS}logit.weight" in self._arrays and side == QUALITY_SIDE:
+        if f"{QUALITY_KEYS}logits.weight" in self._arrays and side == QUALITY_SIDE:
             outputs.append(self._quality(first, x))
         return ov.Model([ops.result(output) for output in outputs], [seen], "masks")
 
@@ -108,7 +108,8 @@ class Graphs:
             x = ops.relu(x)
         x = ops.reshape(x, _constant([0, -1], np.int64), True)
         x = ops.relu(self._linear(x, f"{name}hidden"))
-        return ops.sigmoid(self._linear(x, f"{name}logit"))
+        both = ops.sigmoid(self._linear(x, f"{name}logits"))
+        return ops.reduce_prod(both, _constant([1], np.int64), True)
 
     def _body(self, x: Node) -> list[Node]:
         """Features at strides 4, 8, 16 and 32."""

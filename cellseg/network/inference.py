@@ -23,10 +23,10 @@ def cores() -> int:
 class Wanted:
     """Settings of a run that decide what the network looks at.
 
-    Objects below ``score`` are not returned. A model that tells how well masks fit multiplies its
-    own score by that IoU; an object's score is the root. ``types`` are cell types, where the model
-    has any; ``kinds`` the classes from 0 that are looked for, ascending, all where it is None.
-    Boxes with a side of ``fine_from_px`` get a second look.
+    Objects below ``score`` are not returned. Of a model that tells how well masks fit it is the
+    geometric mean of the network's own score, the mask's IoU and the probability that it is right.
+    ``types`` are cell types, where the model has any; ``kinds`` the classes from 0 that are looked
+    for, ascending, all where it is None. Boxes with a side of ``fine_from_px`` get a second look.
     """
 
     score: float = 0.5
@@ -37,8 +37,8 @@ class Wanted:
 
     @property
     def before_quality(self) -> Wanted:
-        """What is wanted before it is known how well masks fit: at best the IoU is 1."""
-        return replace(self, score=self.score**2)
+        """What is wanted before it is known how well masks fit: at best perfectly."""
+        return replace(self, score=self.score**3)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

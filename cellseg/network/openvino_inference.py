@@ -123,7 +123,7 @@ class OpenVinoInference(Inference):
             self.tile_px = 2 * self.tile_px
         else:
             self.notes = (f"{memory / 1e9:.1f} GB of memory: tiles of half the usual side",)
-        self._has_quality = f"{QUALITY_KEYS}logit.weight" in arrays
+        self._has_quality = f"{QUALITY_KEYS}logits.weight" in arrays
         self._has_types = f"{TYPE_KEYS}logits.weight" in arrays
         self._arrays = arrays
         self._made: dict[Key, ov.CompiledModel] = {}
@@ -197,7 +197,7 @@ class OpenVinoInference(Inference):
         lap("boxes")
         masks, quality = self._masks(own, levels, boxes, classes, MASK_SIDE)
         if self._has_quality:
-            best = np.sqrt(best * quality)
+            best = np.cbrt(best * quality)
             order = np.argsort(-best, kind="stable")
             order = order[best[order] > wanted.score]
             boxes, classes, best, masks = (one[order] for one in (boxes, classes, best, masks))

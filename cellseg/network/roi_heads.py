@@ -160,10 +160,10 @@ class TypeHead(nn.Module):
 
 
 class QualityHead(nn.Module):
-    """The IoU of a found mask with the object that it outlines, 0 where it outlines none.
+    """How well a found mask fits: its IoU with the object that it outlines, and if that is 0.5.
 
-    Huang et al., Mask Scoring R-CNN, CVPR 2019, https://arxiv.org/abs/1903.00241,
-    learns from right finds alone; this one learns from all.
+    It is learned from all finds, right and wrong; Huang et al., Mask Scoring R-CNN, CVPR 2019,
+    https://arxiv.org/abs/1903.00241, learn the IoU of right ones.
     """
 
     def __init__(self, channels: int, mask: int, width: int) -> None:
@@ -173,7 +173,7 @@ class QualityHead(nn.Module):
         strides = (1, 2, 1)
         self.convolutions = nn.ModuleList(nn.Conv2d(width, width, 3, k, 1) for k in strides)
         self.hidden = nn.Linear(width * 7**2, QUALITY_HIDDEN)
-        self.logit = nn.Linear(QUALITY_HIDDEN, 1)
+        self.logits = nn.Linear(QUALITY_HIDDEN, 2)
 
     def features(self, seen: Tensor, branch: Tensor) -> Tensor:
         """Of samples that the mask branch sees, (B, C, 14, 14), and its last features of them."""
@@ -183,8 +183,8 @@ class QualityHead(nn.Module):
         return cast(Tensor, self.hidden(x.flatten(1)).relu())
 
     def forward(self, seen: Tensor, branch: Tensor) -> Tensor:
-        """Logits, (B,); see :meth:`features`."""
-        return cast(Tensor, self.logit(self.features(seen, branch))[:, 0])
+        """The product of both, (B,), float32; see :meth:`features`."""
+        return cast(Tensor, self.logits(self.features(seen, branch)).float().sigmoid().prod(1))
 
 
 class CellRoIHeads(RoIHeads):  # type: ignore[misc]
@@ -311,7 +311,7 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         lap("boxes")
         masks, quality = self._masks(samples, self.mask_roi_pool, result)
         if quality is not None:
-            scores, is_full = (result["scores"] * quality).sqrt(), result.pop("is_full")
+            scores, is_full = (result["scores"] * quality) ** (1 / 3), result.pop("is_full")
             order = scores.argsort(descending=True, stable=True)
             order = order[scores[order] > wanted.score]
             result = {name: one[order] for name, one in (result | {"scores": scores}).items()}
@@ -360,7 +360,7 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
             hidden = self.mask_head(seen)
             logits = self.mask_predictor(hidden)
             if judge is not None:
-                quality.append(judge(seen, hidden)[: len(kinds)].float().sigmoid())
+                quality.append(judge(seen, hidden)[: len(kinds)])
             rows = torch.arange(len(kinds), device=kinds.device)
             masks.append(logits[rows, kinds + 1].float().sigmoid())
         return torch.cat(masks), None if judge is None else torch.cat(quality)

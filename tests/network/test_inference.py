@@ -244,7 +244,7 @@ def test_in_float32_it_finds_what_torch_finds(tmp_path, monkeypatch, changes, qu
             assert ours.types is reference.types is ours.likeness is reference.likeness is None
 
 
-def test_a_score_is_the_root_of_the_networks_own_and_of_the_masks_quality():
+def test_a_score_is_a_mean_of_the_networks_own_and_of_the_masks_quality():
     shape = Architecture(mask=16, quality=8)
     model, image = random_network(shape), torch.from_numpy(images()[:1]).permute(0, 3, 1, 2)
     head = model.roi_heads.quality_head
@@ -255,7 +255,7 @@ def test_a_score_is_the_root_of_the_networks_own_and_of_the_masks_quality():
     assert len(plain.boxes) == len(judged.boxes) > 10
     assert (np.diff(judged.scores) <= 0).all()
     order = np.abs(plain.boxes[:, None] - judged.boxes).max(2).argmin(0)
-    quality = judged.scores**2 / plain.scores[order]
+    quality = judged.scores**3 / plain.scores[order]
     assert 0 < quality.min() < quality.max() < 1
     np.testing.assert_allclose(judged.masks, plain.masks[order], atol=1e-4)
     # At a higher score the same ones are left.
@@ -263,7 +263,7 @@ def test_a_score_is_the_root_of_the_networks_own_and_of_the_masks_quality():
     fewer = forward_batch(model, image, Wanted(limit, 0.9))[0]
     assert fewer.scores.tolist() == judged.scores[judged.scores > limit].tolist()
     with torch.no_grad():
-        head.logit.bias.fill_(-50.0)
+        head.logits.bias.fill_(-50.0)
     assert len(forward_batch(model, image, Wanted(0.1, 0.9))[0].boxes) == 0
 
 
