@@ -182,6 +182,7 @@ _SCALARS = click.Choice(["auto", "float32", "bfloat16", "float16"])
 
 _SHARED = {
     "result": click.argument("path", metavar="RESULT", type=RESULT),
+    "results": click.argument("paths", nargs=-1, required=True, metavar="RESULT...", type=RESULT),
     "data": click.argument("data", nargs=-1, required=True, type=DATA),
     "images": click.option(
         "--images", type=_IMAGES, help="Folder of the images, where it is not the JSON's."

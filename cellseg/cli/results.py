@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cellseg.cli._shared import FILE, PATH, PLACE, RESULT, Number, say, shared, tell
+from cellseg.cli._shared import FILE, PLACE, Number, say, shared, tell
 from cellseg.errors import InputError, Notice, PartialResultError, SettingsError
 from cellseg.storage import Location
 
@@ -32,9 +32,10 @@ Examples:
   cellseg expand slide.cellseg --by 5
   cellseg expand cells.cellseg --from actin
   cellseg expand slide.cellseg --by 5 --image /mnt/archive/slide.svs
+  cellseg expand results/ --by 5
   cellseg classify slide.cellseg --measure cytoplasm_dab_od_mean --threshold 0.2"""
 )
-@shared("result")
+@shared("results")
 @click.option(
     "--by",
     type=float,
@@ -50,7 +51,9 @@ Examples:
     help="Grow over this channel (cytoplasm or membranes) to the cell's edge.",
 )
 @shared("image")
-def expand(path: Path, by: float | None, cells_from: str | None, image: Location | None) -> None:
+def expand(
+    paths: Sequence[Path], by: float | None, cells_from: str | None, image: Location | None
+) -> None:
     """Grow a result's nuclei into cells, and measure these and their cytoplasm.
 
     Each nucleus grows until it meets its neighbour or the distance. cells.csv gets columns
@@ -61,21 +64,23 @@ def expand(path: Path, by: float | None, cells_from: str | None, image: Location
         raise click.UsageError("say --by DISTANCE, --from CHANNEL, or both")
     from cellseg.run import change
 
-    done = change(path, image=image, on_notice=tell, expand=by, cells_from=cells_from)
-    found = done.run["expansion"]
-    over = f"over {found['from']} by at most" if found["from"] else "by"
-    say(f"grown {over} {found['by']:g} {found['unit']}; new columns: {', '.join(found['columns'])}")
-    say(f"look: cellseg overlay --cells {shlex.quote(str(path))}")
+    for path in _results_of(paths, image):
+        done = change(path, image=image, on_notice=tell, expand=by, cells_from=cells_from)
+        found = done.run["expansion"]
+        over = f"over {found['from']} by at most" if found["from"] else "by"
+        names = ", ".join(found["columns"])
+        say(f"grown {over} {found['by']:g} {found['unit']}; new columns: {names}")
+        say(f"look: cellseg overlay --cells {shlex.quote(str(path))}")
 
 
 @click.command(
     epilog="""\b
 Examples:
   cellseg spatial slide.cellseg
-  cellseg spatial slide.cellseg --within 50
+  cellseg spatial results/ --within 50
   cellseg classify slide.cellseg --measure neighbours_30um --threshold 10"""
 )
-@shared("result")
+@shared("results")
 @click.option(
     "--within",
     type=int,
@@ -83,7 +88,7 @@ Examples:
     help="Count neighbours within it: whole µm (30 unless said), or pixels of an image without "
     "a pixel size.",
 )
-def spatial(path: Path, within: int | None) -> None:
+def spatial(paths: Sequence[Path], within: int | None) -> None:
     """Measure neighbours, density and distance to the border, of a finished result.
 
     Neither the network nor the slide's pixels are needed. cells.csv gets the columns; exports that
@@ -91,9 +96,10 @@ def spatial(path: Path, within: int | None) -> None:
     """
     from cellseg.run import change
 
-    result = change(path, on_notice=tell, spatial=True, within=within)
-    for name, median in result.run["spatial"]["medians"].items():
-        say(f"{name}: median {median:,.4g}")
+    for path in _results_of(paths):
+        result = change(path, on_notice=tell, spatial=True, within=within)
+        for name, median in result.run["spatial"]["medians"].items():
+            say(f"{path.stem}: {name}: median {median:,.4g}")
 
 
 @click.command(
@@ -113,9 +119,9 @@ Files:
 \b
 Examples:
   cellseg export slide.cellseg --to cells.geojson
-  cellseg export slide.cellseg --to rois.zip --to cells.parquet"""
+  cellseg export results/ --to rois.zip --to cells.xlsx"""
 )
-@click.argument("result", type=PATH)
+@shared("results")
 @click.option(
     "--to",
     "names",
@@ -124,17 +130,37 @@ Examples:
     metavar="NAME",
     help="A file of the list below; may be given several times.",
 )
-def export(result: Path, names: tuple[str, ...]) -> None:
+def export(paths: Sequence[Path], names: tuple[str, ...]) -> None:
     """Write a result for QuPath, ImageJ, spreadsheets or training.
 
-    RESULT is a folder that cellseg count left, and gets the files.
+    RESULT is a folder that cellseg count left, and gets the files, or a folder of such.
     """
     from cellseg.export import check_exports
     from cellseg.export import export as write
 
     check_exports(names)
-    for name in dict.fromkeys(names):
-        say(str(write(result, name)))
+    for path in _results_of(paths):
+        for name in dict.fromkeys(names):
+            say(str(write(path, name)))
+
+
+def _results_of(paths: Sequence[Path], image: Location | None = None) -> list[Path]:
+    """Results, and those below folders of results; ``image`` says where the slide of one is."""
+    from cellseg.study.folder import load_study
+    from cellseg.study.images import RESULT as ENDING
+
+    found: list[Path] = []
+    for path in paths:
+        is_one = path.suffix.lower() == ENDING or not path.is_dir()
+        study = None if is_one else load_study(path)
+        found += [path] if study is None else [one.path for one in study.results]
+        for line in study.unread if study else ():
+            say(f"cellseg: {line}", err=True)
+    if not found:
+        raise InputError(f"{paths[0]}: no result there is finished and can be read")
+    if image is not None and len(found) > 1:
+        raise SettingsError("--image belongs to one result")
+    return found
 
 
 @click.command(
@@ -220,8 +246,7 @@ Examples:
   cellseg classify slide.cellseg --clicks clicks.csv -o classes.json
   cellseg classify results/ --taught classes.json --unsure 0.5"""
 )
-@click.argument("paths", nargs=-1, required=True, metavar="RESULT...", type=RESULT)
-@shared("measure threshold name")
+@shared("results measure threshold name")
 @click.option(
     "--clicks",
     type=FILE,

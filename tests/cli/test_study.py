@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from io import BytesIO
 from pathlib import Path
 
@@ -60,6 +61,30 @@ def test_a_study_of_good_and_broken_files(cellseg, tmp_path):
     table = pd.DataFrame(body, columns=head).set_index("path")
     assert dict(table["cells"].dropna()) == {str(scans / name): n for name, n in counts.items()}
     assert "'=1+1.tif" in set(table["image"])
+
+
+def test_results_of_a_folder_are_expanded_measured_and_exported(cellseg, tmp_path):
+    for seed, name in enumerate(("a.tif", "x/b.tif")):
+        discs(tmp_path / name, seed)
+    cellseg("count", tmp_path, "--recursive", "--no-prefilter", ends=0)
+    folders = [tmp_path / "a.cellseg", tmp_path / "x" / "b.cellseg"]
+    (tmp_path / "c.cellseg").mkdir()
+    (tmp_path / "c.cellseg" / "run.json").write_text("{")
+    _, out, err = cellseg("expand", tmp_path, "--by", "2", ends=0)
+    assert out.count("grown by 2 µm") == 2
+    assert "c.cellseg" in err
+    cellseg("spatial", *folders, ends=0)
+    cellseg("export", tmp_path / "x", folders[0], "--to", "rois.zip", ends=0)
+    for folder in folders:
+        assert {"cell_area_um2", "nearest_neighbour_um"} <= set(pd.read_csv(folder / "cells.csv"))
+        assert (folder / "rois.zip").is_file()
+    slide = tmp_path / "a.tif"
+    _, _, err = cellseg("expand", tmp_path, "--by", "2", "--image", slide, ends=2)
+    assert "--image belongs to one result" in err
+    for folder in folders:
+        shutil.rmtree(folder)
+    _, _, err = cellseg("spatial", tmp_path, ends=4)
+    assert "no result there is finished" in err
 
 
 def test_an_unchanged_study_has_nothing_to_do(cellseg, tmp_path):
