@@ -29,18 +29,13 @@ from torchvision.models.detection.image_list import ImageList
 from train_default import SETS, reporter, without_tiny
 from train_ihc import STAINED, brown_crop
 
-from cellseg.network.architecture import (
-    QUALITY_CHANNELS,
-    QUALITY_HIDDEN,
-    QUALITY_KEYS,
-    Architecture,
-)
+from cellseg.network.architecture import QUALITY_KEYS, Architecture
 from cellseg.network.boxes import sampled
 from cellseg.network.inference import Wanted
 from cellseg.network.modelfile import RANGE, read_arrays
 from cellseg.network.paste import paste_all
 from cellseg.network.ranges import input_ranges
-from cellseg.network.roi_heads import MOSTLY, QualityHead, ignored_share
+from cellseg.network.roi_heads import MOSTLY, QUALITY_HIDDEN, QualityHead, ignored_share
 from cellseg.network.torch_inference import best_precision, make_ready
 from cellseg.network.weights import network_of, read_model, save_model
 from cellseg.train.augment import DIAMETERS_PX
@@ -50,7 +45,7 @@ from cellseg.train.prepare import prepare
 from cellseg.train.run import TrainRequest
 
 CROP_PX, CROPS, RANGES_FROM = 256, 4, 15
-LEAST_SCORE, RIGHT = 0.05, 0.5
+LEAST_SCORE, RIGHT, CHANNELS = 0.05, 0.5, 64
 KEPT, BATCH, FIRST = 12_000, 256, 1_500
 """Finds that are kept to be learned from again, those of a step, and those that tell the scale of
 features."""
@@ -95,7 +90,7 @@ class Learner(nn.Module):
 
     def __init__(self, channels: int, mask: int) -> None:
         super().__init__()
-        self.head = QualityHead(channels, mask, QUALITY_CHANNELS)
+        self.head = QualityHead(channels, mask, CHANNELS)
         self.more = nn.Linear(QUALITY_HIDDEN, 1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):

@@ -238,15 +238,8 @@ def summarise_outcomes(
             raise  # otherwise the reason was told for each image
 
 
-def write_study_files(
-    study: Study,
-    page: Path | None = None,
-    *,
-    report: bool = False,
-    parquet: bool = False,
-    xlsx: bool = False,
-) -> None:
-    """Write a study's summary, and its tables and page if wanted, and say where they are."""
+def write_study_files(study: Study, page: Path | None = None, **wanted: bool) -> None:
+    """Write a study's summary, and ``report``, ``parquet`` and ``xlsx`` if wanted; say where."""
     from cellseg.study.arrays import write_wells
     from cellseg.study.folder import write_cells, write_spreadsheet, write_summary
 
@@ -260,11 +253,11 @@ def write_study_files(
             say(f"  {row['image']}: {row['drawn']}", err=True)
     if (wells := write_wells(study)) is not None:
         say(f"wells: {wells}", err=True)
-    if parquet:
+    if wanted.get("parquet"):
         say(f"cells of all images: {write_cells(study)}", err=True)
-    if xlsx:
+    if wanted.get("xlsx"):
         say(f"spreadsheet: {write_spreadsheet(study)}", err=True)
-    if report:
+    if wanted.get("report"):
         from cellseg.study.page import write_study
 
         say(f"report: {write_study(study, page)}", err=True)

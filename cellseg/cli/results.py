@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from cellseg.storage import Location
 if TYPE_CHECKING:
     from cellseg.protocol import Marker
     from cellseg.result import Result
+    from cellseg.study.folder import Study
     from cellseg.table.hotspot import HotSpot
     from cellseg.table.taught import TaughtClasses
 
@@ -144,23 +145,27 @@ def export(paths: Sequence[Path], names: tuple[str, ...]) -> None:
             say(str(write(path, name)))
 
 
-def _results_of(paths: Sequence[Path], image: Location | None = None) -> list[Path]:
-    """Results, and those below folders of results; ``image`` says where the slide of one is."""
+def _studies_of(paths: Sequence[Path], image: Location | None) -> list[Study]:
+    """Of results and folders of results; none of a single result, whose slide is at ``image``."""
     from cellseg.study.folder import load_study
     from cellseg.study.images import RESULT as ENDING
 
-    found: list[Path] = []
-    for path in paths:
-        is_one = path.suffix.lower() == ENDING or not path.is_dir()
-        study = None if is_one else load_study(path)
-        found += [path] if study is None else [one.path for one in study.results]
-        for line in study.unread if study else ():
-            say(f"cellseg: {line}", err=True)
-    if not found:
-        raise InputError(f"{paths[0]}: no result there is finished and can be read")
-    if image is not None and len(found) > 1:
+    if len(paths) == 1 and (paths[0].suffix.lower() == ENDING or not paths[0].is_dir()):
+        return []
+    studies = [load_study(path) for path in paths]
+    if image is not None:
         raise SettingsError("--image belongs to one result")
-    return found
+    if not any(study.results for study in studies):
+        raise InputError(f"{paths[0]}: no result there is finished and can be read")
+    return studies
+
+
+def _results_of(paths: Sequence[Path], image: Location | None = None) -> list[Path]:
+    """Results, and those below folders of results; of those that cannot be read it is said."""
+    studies = _studies_of(paths, image)
+    for line in chain.from_iterable(study.unread for study in studies):
+        say(f"cellseg: {line}", err=True)
+    return [one.path for study in studies for one in study.results] or list(paths)
 
 
 @click.command(
@@ -289,8 +294,8 @@ def classify(
     teaches = bool(given & {"clicks", "taught"})
     if (bool(markers), teaches, undo).count(True) != 1 or (given and not teaches):
         raise click.UsageError("say one of --measure; --clicks or --taught; --undo")
-    is_one = len(paths) == 1 and (paths[0].suffix.lower() == ENDING or not paths[0].is_dir())
-    studies = [] if is_one else [load_study(path) for path in paths]
+    studies = _studies_of(paths, image)
+    is_one = not studies
     results = [result for study in studies for result in study.results]
     decided: dict[str, Any] = {"markers": markers}
     if teaches:
@@ -299,10 +304,6 @@ def classify(
             for name, (clicks, precision, recall) in decided["taught"].scores().items():
                 say(f"{name}: {clicks} clicks, precision {precision:.2f}, recall {recall:.2f}")
     more: dict[str, Any] = {} if hotspot is None else {"hotspot": hotspot}
-    if image is not None and not is_one:
-        raise SettingsError("--image belongs to one result")
-    if not is_one and not results:
-        raise InputError(f"{paths[0]}: no result there is finished and can be read")
     if markers and not is_one:
         results = _measured(results, markers)
         markers, methods, notices = common_thresholds(results, markers)

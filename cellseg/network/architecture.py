@@ -45,9 +45,6 @@ BODY = "backbone.body."
 TYPE_KEYS = "roi_heads.type_head."
 QUALITY_KEYS = "roi_heads.quality_head."
 
-QUALITY_CHANNELS, QUALITY_HIDDEN = 64, 128
-"""Of the head that tells how well a mask fits."""
-
 LITE0_EPS = 1e-3
 LITE0_STAGES = (
     # layer, times wider inside, kernel, stride, channels, blocks

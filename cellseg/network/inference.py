@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -34,11 +34,6 @@ class Wanted:
     types: bool = False
     kinds: tuple[int, ...] | None = None
     fine_from_px: float = FINE_FROM_PX
-
-    @property
-    def before_quality(self) -> Wanted:
-        """What is wanted before it is known how well masks fit: at best perfectly."""
-        return replace(self, score=self.score**3)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache, lru_cache
 from typing import NamedTuple
 
@@ -192,7 +193,8 @@ class OpenVinoInference(Inference):
         looked_at = proposals(scores, shifts, sites, level_of, limits, extent)
         lap("proposals")
         logits, moves = self._boxes(own, levels, looked_at)
-        least = wanted.before_quality if self._has_quality else wanted
+        # At best a mask fits perfectly.
+        least = replace(wanted, score=wanted.score**3) if self._has_quality else wanted
         boxes, classes, best, is_full = _selected(looked_at, logits, moves, least, limits, extent)
         lap("boxes")
         masks, quality = self._masks(own, levels, boxes, classes, MASK_SIDE)

@@ -13,6 +13,7 @@ of 14 × 14 and then gives 56 × 56; where the first mask is in doubt the mean o
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -23,13 +24,7 @@ from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss, mask
 from torchvision.ops import MultiScaleRoIAlign, roi_align
 from torchvision.ops import boxes as box_ops
 
-from cellseg.network.architecture import (
-    QUALITY_HIDDEN,
-    TYPE_BINS,
-    TYPE_LEVELS,
-    TYPE_LIKENESS,
-    Limits,
-)
+from cellseg.network.architecture import TYPE_BINS, TYPE_LEVELS, TYPE_LIKENESS, Limits
 from cellseg.network.boxes import Floats, level_of, mean_samples, sampled, weighted
 from cellseg.network.inference import Wanted
 from cellseg.network.timer import Lap
@@ -46,8 +41,8 @@ caches hold no more samples."""
 MASKS_AT_ONCE = 128
 """Boxes that go through the mask branch together when counting: what its memory grows with."""
 
-TYPE_HIDDEN = 64
-"""Of the classifier of cell types."""
+TYPE_HIDDEN, QUALITY_HIDDEN = 64, 128
+"""Of the classifier of cell types, and of the head that tells how well a mask fits."""
 
 _Sampled = Callable[[MultiScaleRoIAlign, Tensor], Tensor]
 """Samples (B, C, S, S) of one image's boxes (B, 4)."""
@@ -306,7 +301,8 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
             found = sampled(levels, boxes.numpy(), pool.output_size[0])
             return torch.from_numpy(found).permute(0, 3, 1, 2)
 
-        least = wanted if self.quality_head is None else wanted.before_quality
+        # At best a mask fits perfectly.
+        least = replace(wanted, score=wanted.score**3) if self.quality_head else wanted
         result = self.select(*self._boxes(samples, proposals), proposals, shape, least)
         lap("boxes")
         masks, quality = self._masks(samples, self.mask_roi_pool, result)

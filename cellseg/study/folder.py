@@ -26,7 +26,6 @@ from cellseg.table.summary import QUANTILES_PERCENT
 from cellseg.text import as_cell, from_cell, visible
 
 SUMMARY, REPORT, CELLS, WELLS = "summary.csv", "report.html", "cells.parquet", "wells.csv"
-SPREADSHEET = "summary.xlsx"
 
 _FOR_CELLS = (MEASURED, DERIVED)
 _FOR_PAGE = (*_FOR_CELLS, OUTLINES, OVERVIEW, HISTOGRAM)
@@ -167,7 +166,7 @@ def write_spreadsheet(study: Study) -> Location:
     cells = [[v if isinstance(v, int | float) else _cell(v) for v in row] for row in rows]
     options = {"options": {"strings_to_formulas": False, "strings_to_urls": False}}
     with (
-        writing(path := study.folder / SPREADSHEET) as temporary,
+        writing(path := study.folder / "summary.xlsx") as temporary,
         temporary.open("wb") as file,
         pd.ExcelWriter(file, engine="xlsxwriter", engine_kwargs=options) as book,
     ):
