@@ -47,7 +47,7 @@ CONTENT_KEY = "cellseg_sha256"
 SHIPPED: dict[str, str | None] = {
     "default": "04017c8b3a1dbcfd479a772186befe55b5fdd189596909764a074ed11af13cf6",
     "cells": "e34f0c4b351aecd9ee1dfb9183cae05add0ae14193668a280db7e161d3ed52fc",
-    "ihc": "30f0b3288d4dae2ecfb9d306d931a914428046df0d9c04479f128d184f22cf70",
+    "ihc": "e2336e6240b11708b756ce36f7762269729378ce66540b6b57041bce04c2c442",
 }
 """Checksums of the weights that come with cellseg: nuclei, whole cells, and heads for nuclei in
 immunohistochemistry, which sit on the first."""
