@@ -510,7 +510,8 @@ def test_the_command(tmp_path, cellseg):
     assert code == 2
     assert text.count("\n") == 1
     assert all(name in text for name in EXPORTS)
-    for path in (tmp_path, tmp_path / "nowhere"):
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "empty", tmp_path / "nowhere"):
         code, _, text = cellseg("export", path, "--to", "cells.parquet")
         assert (code, text.count("\n")) == (4, 1)
     _, text, _ = cellseg("export", "--help")
