@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 import torch
 
+from cellseg.network.architecture import QUALITY_KEYS, TYPE_KEYS
 from cellseg.network.weights import read_model, save_model
 
 
@@ -29,7 +30,7 @@ def main(earlier: str, later: str, output: Path, share: float) -> None:
     mean = {
         name: torch.lerp(first[name], value, share) if value.is_floating_point() else value
         for name, value in second.items()
-        if not name.startswith("roi_heads.type_head.")
+        if not name.startswith((QUALITY_KEYS, TYPE_KEYS))
     }
     made = f"{before.name}; the mean of it and of what further training made of it ({share:g})"
     card = card.model_copy(update={"started_from": made, "types": (), "types_from": ""})

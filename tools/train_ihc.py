@@ -23,7 +23,7 @@ from train_default import licensed, reporter
 from cellseg.annotations.coco import join, read_coco
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.geometry import Box
-from cellseg.network.architecture import BODY, TYPE_KEYS
+from cellseg.network.architecture import BODY, QUALITY_KEYS, TYPE_KEYS
 from cellseg.network.ranges import input_ranges
 from cellseg.network.weights import network_of, read_model, save_model
 from cellseg.train import run
@@ -99,6 +99,7 @@ def finished(trained: Path, images: Sequence[AnnotatedImage], path: Path, *, che
         for name, value in new.items()
         if not name.startswith(BODY) and TYPE_KEYS not in name
     }
+    old = {name: value for name, value in old.items() if not name.startswith(QUALITY_KEYS)}
     network, rng = network_of(old | own, len(card.classes), "default"), np.random.default_rng(0)
     some = [images[int(at)] for at in rng.integers(len(images), size=RANGES_FROM)]
     crops = (brown_crop(one, CROP_PX, rng, DIAMETERS_PX).image for one in some)
@@ -116,7 +117,7 @@ def finished(trained: Path, images: Sequence[AnnotatedImage], path: Path, *, che
         }
     )
     measured = input_ranges(network, crops).items()
-    ranges = {name: ends for name, ends in measured if TYPE_KEYS not in name}
+    ranges = {name: ends for name, ends in measured if name in own}
     save_model(path, own, card, quantise=True, ranges=ranges)
     return path
 

@@ -45,7 +45,7 @@ from cellseg.train.prepare import prepare
 from cellseg.train.run import TrainRequest
 
 CROP_PX, CROPS, RANGES_FROM = 256, 4, 15
-LEAST_SCORE, RIGHT, CHANNELS = 0.05, 0.5, 64
+LEAST_SCORE, RIGHT, CHANNELS, OUTPUTS = 0.05, 0.5, 64, 3
 KEPT, BATCH, FIRST = 12_000, 256, 1_500
 """Finds that are kept to be learned from again, those of a step, and those that tell the scale of
 features."""
@@ -81,7 +81,7 @@ class Store:
         for part, values in zip(self.finds, new, strict=True):
             part[rows] = values
         self._place = (self._place + len(rows)) % KEPT
-        self.filled = max(self.filled, min(KEPT, self.filled + len(rows)))
+        self.filled = min(KEPT, self.filled + len(rows))
         return rows
 
 
@@ -91,14 +91,13 @@ class Learner(nn.Module):
     def __init__(self, channels: int, mask: int) -> None:
         super().__init__()
         self.head = QualityHead(channels, mask, CHANNELS)
-        self.more = nn.Linear(QUALITY_HIDDEN, 1)
+        self.head.logits = nn.Linear(QUALITY_HIDDEN, OUTPUTS)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for last in (self.head.logits, self.more):
-            nn.init.normal_(last.weight, std=0.01)
+        nn.init.normal_(self.head.logits.weight, std=0.01)
         for name, width in (("seen", channels), ("branch", mask)):
             self.register_buffer(f"{name}_mean", torch.zeros(width, 1, 1))
             self.register_buffer(f"{name}_std", torch.ones(width, 1, 1))
@@ -119,15 +118,16 @@ class Learner(nn.Module):
             state[layer] = state[layer] / getattr(self, f"{name}_std")
             mean = getattr(self, f"{name}_mean")
             state["sampled.bias"] = state["sampled.bias"] - (state[layer] * mean).sum((1, 2, 3))
+        for name in ("logits.weight", "logits.bias"):
+            state[name] = state[name][:2]
         return {QUALITY_KEYS + name: value for name, value in state.items()}
 
-    def forward(self, finds: Finds) -> tuple[Tensor, Tensor]:
-        """Logits of the IoU and whether it is 0.5, (N, 2), and of the IoU of right finds, (N,)."""
+    def forward(self, finds: Finds) -> Tensor:
+        """Logits of the IoU, of whether it is 0.5, and of the IoU of right finds, (N, 3)."""
         seen = (finds.seen.float() - self.seen_mean) / self.seen_std
         branch = (finds.branch.float() - self.branch_mean) / self.branch_std
         with torch.autocast("cpu", torch.bfloat16, best_precision(seen.device) == "bfloat16"):
-            hidden = self.head.features(seen, branch)
-            return self.head.logits(hidden).float(), self.more(hidden)[:, 0].float()
+            return self.head(seen, branch).float()
 
 
 @torch.inference_mode()
@@ -215,7 +215,7 @@ def learn(
         if time.monotonic() - last > 60:
             last = time.monotonic()
             with torch.no_grad():
-                told = average(fresh)[0].sigmoid().prod(1)
+                told = average(fresh)[:, :2].sigmoid().prod(1)
             right = (fresh.iou >= RIGHT).numpy()
             areas = [_area_under_curve(v.numpy(), right) for v in (fresh.score, told)]
             click.echo(
@@ -231,10 +231,10 @@ def _step(
     for group in optimizer.param_groups:
         warm = min(1.0, step / 100)
         group["lr"] = RATE * warm * (0.02 + 0.49 * (1 + math.cos(math.pi * gone)))
-    logits, of_right = learner(finds)
+    logits = learner(finds)
     right = (finds.iou >= RIGHT).float()
     loss = F.binary_cross_entropy_with_logits
-    more = loss(of_right, finds.iou, reduction="none") * right
+    more = loss(logits[:, 2], finds.iou, reduction="none") * right
     total = loss(logits[:, 0], finds.iou) + loss(logits[:, 1], right)
     total = total + 2 * more.sum() / right.sum().clamp_min(1)
     optimizer.zero_grad(set_to_none=True)

@@ -238,10 +238,12 @@ def summarise_outcomes(
             raise  # otherwise the reason was told for each image
 
 
-def write_study_files(study: Study, page: Path | None = None, **wanted: bool) -> None:
-    """Write a study's summary, and ``report``, ``parquet`` and ``xlsx`` if wanted; say where."""
+def write_study_files(
+    study: Study, page: Path | None = None, *, report: bool = False, parquet: bool = False
+) -> None:
+    """Write a study's summary, and its table and page if wanted, and say where they are."""
     from cellseg.study.arrays import write_wells
-    from cellseg.study.folder import write_cells, write_spreadsheet, write_summary
+    from cellseg.study.folder import write_cells, write_summary
 
     for line in study.unread:
         say(f"cellseg: {line}", err=True)
@@ -253,11 +255,9 @@ def write_study_files(study: Study, page: Path | None = None, **wanted: bool) ->
             say(f"  {row['image']}: {row['drawn']}", err=True)
     if (wells := write_wells(study)) is not None:
         say(f"wells: {wells}", err=True)
-    if wanted.get("parquet"):
+    if parquet:
         say(f"cells of all images: {write_cells(study)}", err=True)
-    if wanted.get("xlsx"):
-        say(f"spreadsheet: {write_spreadsheet(study)}", err=True)
-    if wanted.get("report"):
+    if report:
         from cellseg.study.page import write_study
 
         say(f"report: {write_study(study, page)}", err=True)

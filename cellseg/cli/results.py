@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import chain, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cellseg.cli._shared import FILE, PLACE, Number, say, shared, tell
-from cellseg.errors import InputError, Notice, PartialResultError, SettingsError
+from cellseg.errors import CellsegError, InputError, Notice, PartialResultError, SettingsError
 from cellseg.storage import Location
 
 if TYPE_CHECKING:
@@ -65,13 +65,15 @@ def expand(
         raise click.UsageError("say --by DISTANCE, --from CHANNEL, or both")
     from cellseg.run import change
 
-    for path in _results_of(paths, image):
+    def grow(path: Path) -> None:
         done = change(path, image=image, on_notice=tell, expand=by, cells_from=cells_from)
         found = done.run["expansion"]
         over = f"over {found['from']} by at most" if found["from"] else "by"
         names = ", ".join(found["columns"])
         say(f"grown {over} {found['by']:g} {found['unit']}; new columns: {names}")
         say(f"look: cellseg overlay --cells {shlex.quote(str(path))}")
+
+    _for_each(paths, grow, image)
 
 
 @click.command(
@@ -97,10 +99,12 @@ def spatial(paths: Sequence[Path], within: int | None) -> None:
     """
     from cellseg.run import change
 
-    for path in _results_of(paths):
+    def measure(path: Path) -> None:
         result = change(path, on_notice=tell, spatial=True, within=within)
         for name, median in result.run["spatial"]["medians"].items():
             say(f"{path.stem}: {name}: median {median:,.4g}")
+
+    _for_each(paths, measure)
 
 
 @click.command(
@@ -140,32 +144,45 @@ def export(paths: Sequence[Path], names: tuple[str, ...]) -> None:
     from cellseg.export import export as write
 
     check_exports(names)
-    for path in _results_of(paths):
+
+    def write_all(path: Path) -> None:
         for name in dict.fromkeys(names):
             say(str(write(path, name)))
 
+    _for_each(paths, write_all)
 
-def _studies_of(paths: Sequence[Path], image: Location | None) -> list[Study]:
-    """Of results and folders of results; none of a single result, whose slide is at ``image``."""
+
+def _studies_of(paths: Sequence[Path], image: object) -> list[Study]:
+    """Studies of what is named; none of a single result, whose slide is at ``image``."""
+    from cellseg.result.publish import RUN
     from cellseg.study.folder import load_study
     from cellseg.study.images import RESULT as ENDING
 
-    if len(paths) == 1 and (paths[0].suffix.lower() == ENDING or not paths[0].is_dir()):
+    is_one = paths[0].suffix.lower() == ENDING or not paths[0].is_dir() or (paths[0] / RUN).exists()
+    if len(paths) == 1 and is_one:
         return []
-    studies = [load_study(path) for path in paths]
     if image is not None:
         raise SettingsError("--image belongs to one result")
+    studies = [load_study(path) for path in paths]
     if not any(study.results for study in studies):
         raise InputError(f"{paths[0]}: no result there is finished and can be read")
     return studies
 
 
-def _results_of(paths: Sequence[Path], image: Location | None = None) -> list[Path]:
-    """Results, and those below folders of results; of those that cannot be read it is said."""
+def _for_each(paths: Sequence[Path], work: Callable[[Path], None], image: object = None) -> None:
+    """Work on results, and on those of folders; PartialResultError where some of several fail."""
     studies = _studies_of(paths, image)
-    for line in chain.from_iterable(study.unread for study in studies):
-        say(f"cellseg: {line}", err=True)
-    return [one.path for study in studies for one in study.results] or list(paths)
+    failed = [line for study in studies for line in study.unread]
+    for path in dict.fromkeys(one.path for study in studies for one in study.results) or paths:
+        try:
+            work(path)
+        except CellsegError as error:
+            if not studies:
+                raise
+            failed.append(f"{path.stem}: {error}")
+    if failed:
+        say("\n".join(f"cellseg: {line}" for line in failed), err=True)
+        raise PartialResultError(f"{len(failed)} of the results failed")
 
 
 @click.command(
@@ -208,7 +225,7 @@ def overlay(path: Path, **settings: Any) -> None:  # noqa: ANN401 - arguments of
     epilog="""\b
 Examples:
   cellseg report results/
-  cellseg report results/ --parquet --xlsx
+  cellseg report results/ --parquet --xlsx ~/study.xlsx
   cellseg report results/ -o ~/study.html
   cellseg report s3://scans/results"""
 )
@@ -221,8 +238,8 @@ Examples:
     help="The page; report.html in the folder otherwise.",
 )
 @shared("parquet")
-@click.option("--xlsx", is_flag=True, help="Also summary.xlsx: the summary for Excel.")
-def report(folder: Location, output: Path | None, parquet: bool, xlsx: bool) -> None:
+@click.option("--xlsx", type=FILE, metavar="FILE.xlsx", help="Also the summary for Excel.")
+def report(folder: Location, output: Path | None, parquet: bool, xlsx: Path | None) -> None:
     """Summarise all results below FOLDER as a page and a table.
 
     Leaves report.html, one file that opens without a network, and summary.csv, a row an image,
@@ -231,11 +248,14 @@ def report(folder: Location, output: Path | None, parquet: bool, xlsx: bool) -> 
     if isinstance(folder, Path) and not folder.is_dir():
         raise InputError(f"{folder}: {'is no folder' if folder.exists() else 'no such folder'}")
     from cellseg.cli._images import write_study_files
-    from cellseg.study.folder import study_at, with_failures
+    from cellseg.study.folder import study_at, with_failures, write_spreadsheet
 
     with study_at(folder, report=True, parquet=parquet) as found:
         study = with_failures(found)
-        write_study_files(study, output, report=True, parquet=parquet, xlsx=xlsx)
+        write_study_files(study, output, report=True, parquet=parquet)
+    if xlsx is not None:
+        write_spreadsheet(study, xlsx)
+        say(f"spreadsheet: {xlsx}", err=True)
     if study.unread:
         raise PartialResultError(f"{len(study.unread)} of the results could not be read")
 

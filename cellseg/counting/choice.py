@@ -94,7 +94,7 @@ def model_settings(
         notes.append(f"the model was trained at {info.mpp:g} µm/px: counted at that scale")
     if info.score is not None and (info.score != protocol.score or protocol.classes):
         changes |= {"score": info.score, "classes": {}}
-        notes.append(Notice(f"score {info.score:g}, by the model's validation", hint="score"))
+        notes.append(Notice(f"score {info.score:g}, as the model's training says", hint="score"))
     return changes, notes
 
 

@@ -82,10 +82,7 @@ class Graphs:
         return ov.Model([ops.result(head) for head in heads], [seen], "boxes")
 
     def masks(self, batch: int, side: int) -> ov.Model:
-        """Samples (B, S, S, C) to probabilities (B, K, 2 S, 2 S).
-
-        Then, for S of 14 and if the model can tell, how well each mask fits, (B, 1).
-        """
+        """Samples (B, S, S, C) to probabilities (B, K, 2 S, 2 S); quality (B, 1) if S is 14."""
         channels = self._arrays["roi_heads.mask_head.0.0.weight"].shape[1]
         seen = ops.parameter([batch, side, side, channels], np.float32)
         first = x = _turned(seen, _FIRST)
@@ -94,7 +91,7 @@ class Graphs:
         name = "roi_heads.mask_predictor."
         doubled = ops.relu(self._doubled(x, f"{name}conv5_mask"))
         outputs = [ops.sigmoid(self._convolution(doubled, f"{name}mask_fcn_logits"))]
-        if f"{QUALITY_KEYS}logits.weight" in self._arrays and side == QUALITY_SIDE:
+        if f"{QUALITY_KEYS}sampled.weight" in self._arrays and side == QUALITY_SIDE:
             outputs.append(self._quality(first, x))
         return ov.Model([ops.result(output) for output in outputs], [seen], "masks")
 
@@ -104,7 +101,7 @@ class Graphs:
         x = self._convolution(seen, f"{name}sampled")
         x = ops.relu(ops.add(x, self._convolution(branch, f"{name}branch")))
         for layer, stride in enumerate((1, 2, 1)):
-            x = self._convolution(x, f"{name}convolutions.{layer}", stride=stride, even=True)
+            x = self._convolution(x, f"{name}convolutions.{layer}", stride=stride, symmetric=True)
             x = ops.relu(x)
         x = ops.reshape(x, _constant([0, -1], np.int64), True)
         x = ops.relu(self._linear(x, f"{name}hidden"))
@@ -173,20 +170,20 @@ class Graphs:
         norm: _Norm | None = None,
         stride: int = 1,
         depthwise: bool = False,
-        even: bool = False,
+        symmetric: bool = False,
     ) -> Node:
         shape = self._arrays[f"{name}.weight"].shape
         kernel = shape[2]
-        before = (kernel - 1) // 2 if stride == 1 or even else (kernel - 2) // 2
-        after = before if stride == 1 or even else before + 1
+        before = (kernel - 1) // 2 if stride == 1 or symmetric else (kernel - 2) // 2
+        after = before if stride == 1 or symmetric else before + 1
         convolve = ops.group_convolution if depthwise else ops.convolution
         target = (shape[0], 1, *shape[1:]) if depthwise else shape
         factor = 1.0 if norm is None else norm[0]
         weights = self._weights(name, lambda array: array.reshape(target), factor)
         x = self._narrowed(x, name)
         x = convolve(x, weights, [stride] * 2, [before] * 2, [after] * 2, [1, 1])
-        bias = self._arrays.get(f"{name}.bias") if norm is None else norm[1]
-        return x if bias is None else ops.add(x, _constant(bias.reshape(1, -1, 1, 1)))
+        bias = self._arrays[f"{name}.bias"] if norm is None else norm[1]
+        return ops.add(x, _constant(bias.reshape(1, -1, 1, 1)))
 
     def _doubled(self, x: Node, name: str) -> Node:
         """A transposed convolution of 2 × 2 with stride 2: four times the channels, rearranged."""

@@ -24,7 +24,8 @@ class Wanted:
     """Settings of a run that decide what the network looks at.
 
     Objects below ``score`` are not returned. Of a model that tells how well masks fit it is the
-    geometric mean of the network's own score, the mask's IoU and the probability that it is right.
+    geometric mean of the network's own score, the mask's IoU and the probability that it is right,
+    but at most the root of the own score: an object below the square gets no mask.
     ``types`` are cell types, where the model has any; ``kinds`` the classes from 0 that are looked
     for, ascending, all where it is None. Boxes with a side of ``fine_from_px`` get a second look.
     """

@@ -124,7 +124,7 @@ class OpenVinoInference(Inference):
             self.tile_px = 2 * self.tile_px
         else:
             self.notes = (f"{memory / 1e9:.1f} GB of memory: tiles of half the usual side",)
-        self._has_quality = f"{QUALITY_KEYS}logits.weight" in arrays
+        self._has_quality = f"{QUALITY_KEYS}sampled.weight" in arrays
         self._has_types = f"{TYPE_KEYS}logits.weight" in arrays
         self._arrays = arrays
         self._made: dict[Key, ov.CompiledModel] = {}
@@ -193,13 +193,12 @@ class OpenVinoInference(Inference):
         looked_at = proposals(scores, shifts, sites, level_of, limits, extent)
         lap("proposals")
         logits, moves = self._boxes(own, levels, looked_at)
-        # Masks of objects below hardly ever fit well enough: of 7,000 one or none.
         least = replace(wanted, score=wanted.score**2) if self._has_quality else wanted
         boxes, classes, best, is_full = _selected(looked_at, logits, moves, least, limits, extent)
         lap("boxes")
         masks, quality = self._masks(own, levels, boxes, classes, MASK_SIDE)
         if self._has_quality:
-            best = np.cbrt(best * quality)
+            best = np.minimum(np.cbrt(best * quality), np.sqrt(best))
             order = np.argsort(-best, kind="stable")
             order = order[best[order] > wanted.score]
             boxes, classes, best, masks = (one[order] for one in (boxes, classes, best, masks))

@@ -155,7 +155,7 @@ class TypeHead(nn.Module):
 
 
 class QualityHead(nn.Module):
-    """How well a found mask fits: its IoU with the object that it outlines, and if that is 0.5.
+    """How well a mask fits: its IoU with an object, and the probability that this is 0.5 or more.
 
     It is learned from all finds, right and wrong; Huang et al., Mask Scoring R-CNN, CVPR 2019,
     https://arxiv.org/abs/1903.00241, learn the IoU of right ones.
@@ -164,22 +164,17 @@ class QualityHead(nn.Module):
     def __init__(self, channels: int, mask: int, width: int) -> None:
         super().__init__()
         self.sampled = nn.Conv2d(channels, width, 1)
-        self.branch = nn.Conv2d(mask, width, 1, bias=False)
-        strides = (1, 2, 1)
-        self.convolutions = nn.ModuleList(nn.Conv2d(width, width, 3, k, 1) for k in strides)
+        self.branch = nn.Conv2d(mask, width, 1)
+        self.convolutions = nn.ModuleList(nn.Conv2d(width, width, 3, k, 1) for k in (1, 2, 1))
         self.hidden = nn.Linear(width * 7**2, QUALITY_HIDDEN)
         self.logits = nn.Linear(QUALITY_HIDDEN, 2)
 
-    def features(self, seen: Tensor, branch: Tensor) -> Tensor:
-        """Of samples that the mask branch sees, (B, C, 14, 14), and its last features of them."""
+    def forward(self, seen: Tensor, branch: Tensor) -> Tensor:
+        """Logits of both, (B, 2), of what the mask branch sees and of its last features."""
         x = (self.sampled(seen) + self.branch(branch)).relu()
         for convolution in self.convolutions:
             x = convolution(x).relu()
-        return cast(Tensor, self.hidden(x.flatten(1)).relu())
-
-    def forward(self, seen: Tensor, branch: Tensor) -> Tensor:
-        """The product of both, (B,), float32; see :meth:`features`."""
-        return cast(Tensor, self.logits(self.features(seen, branch)).float().sigmoid().prod(1))
+        return cast(Tensor, self.logits(self.hidden(x.flatten(1)).relu()))
 
 
 class CellRoIHeads(RoIHeads):  # type: ignore[misc]
@@ -301,17 +296,17 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
             found = sampled(levels, boxes.numpy(), pool.output_size[0])
             return torch.from_numpy(found).permute(0, 3, 1, 2)
 
-        # Masks of objects below hardly ever fit well enough: of 7,000 one or none.
-        least = replace(wanted, score=wanted.score**2) if self.quality_head else wanted
+        least = wanted if self.quality_head is None else replace(wanted, score=wanted.score**2)
         result = self.select(*self._boxes(samples, proposals), proposals, shape, least)
+        is_full = result.pop("is_full")
         lap("boxes")
-        masks, quality = self._masks(samples, self.mask_roi_pool, result)
+        result["masks"], quality = self._masks(samples, self.mask_roi_pool, result)
         if quality is not None:
-            scores, is_full = (result["scores"] * quality) ** (1 / 3), result.pop("is_full")
-            order = scores.argsort(descending=True, stable=True)
-            order = order[scores[order] > wanted.score]
-            result = {name: one[order] for name, one in (result | {"scores": scores}).items()}
-            masks, result["is_full"] = masks[order], is_full
+            own = result["scores"]
+            result["scores"] = torch.minimum((own * quality) ** (1 / 3), own.sqrt())
+            order = result["scores"].argsort(descending=True, stable=True)
+            order = order[result["scores"][order] > wanted.score]
+            result = {name: one[order] for name, one in result.items()}
         boxes = result["boxes"]
         lap("masks")
         if self.type_head is not None and wanted.types:
@@ -319,9 +314,8 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
             result["types"], result["likeness"] = self.type_head(levels, boxes)
             lap("types")
         fine = torch.where((boxes[:, 2:] - boxes[:, :2]).amax(1) >= wanted.fine_from_px)[0]
-        large = {name: result[name][fine] for name in ("boxes", "classes")}
-        again, _ = self._masks(samples, self.fine_roi_pool, large)
-        result |= {"masks": masks, "fine": fine, "again": again}
+        again, _ = self._masks(samples, self.fine_roi_pool, {k: v[fine] for k, v in result.items()})
+        result |= {"is_full": is_full, "fine": fine, "again": again}
         lap("masks")
         return result
 
@@ -356,7 +350,7 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
             hidden = self.mask_head(seen)
             logits = self.mask_predictor(hidden)
             if judge is not None:
-                quality.append(judge(seen, hidden)[: len(kinds)])
+                quality.append(judge(seen, hidden)[: len(kinds)].float().sigmoid().prod(1))
             rows = torch.arange(len(kinds), device=kinds.device)
             masks.append(logits[rows, kinds + 1].float().sigmoid())
         return torch.cat(masks), None if judge is None else torch.cat(quality)

@@ -243,9 +243,9 @@ class Result:
         """Where the slide is: as recorded, or as it lies to the folder when both were moved."""
         recorded = Path(str(self.section("image").get("path", "")))
         beside = self.path.absolute().parent
-        tails = [Path(*recorded.parts[-number:]) for number in (1, 2, 3)]
-        moved = [above / tail for above in (beside, *beside.parents[:2]) for tail in tails]
-        for path in (recorded, beside / recorded, *moved):
+        above = (beside, *beside.parents[:2])
+        moved = [one.joinpath(*recorded.parts[-number:]) for number in (3, 2) for one in above]
+        for path in (recorded, beside / recorded, *moved, beside / recorded.name):
             if recorded.name and is_there(path):
                 return path
         raise InputError(

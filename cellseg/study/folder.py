@@ -154,25 +154,18 @@ def study_at(place: Location, *, report: bool = False, parquet: bool = False) ->
 
 def write_summary(study: Study) -> Location:
     """Write ``summary.csv``, if what it says has changed; returns its place in the folder."""
-    return write_table(study, SUMMARY, *_table(study))
+    columns = list(_columns(study.rows))
+    rows = [[_value(row, keys) for _, keys in columns] for row in study.rows]
+    return write_table(study, SUMMARY, [title for title, _ in columns], rows)
 
 
-def write_spreadsheet(study: Study) -> Location:
-    """Write ``summary.xlsx``: the rows of ``summary.csv``, whose figures Excel takes as numbers."""
-    check_exports(("cells.xlsx",))
+def write_spreadsheet(study: Study, path: Path) -> None:
+    """Write what ``summary.csv`` says for Excel, which takes its figures as numbers."""
     import pandas as pd
 
-    titles, rows = _table(study)
-    cells = [[v if isinstance(v, int | float) else _cell(v) for v in row] for row in rows]
-    options = {"options": {"strings_to_formulas": False, "strings_to_urls": False}}
-    with (
-        writing(path := study.folder / "summary.xlsx") as temporary,
-        temporary.open("wb") as file,
-        pd.ExcelWriter(file, engine="xlsxwriter", engine_kwargs=options) as book,
-    ):
-        frame = pd.DataFrame(cells, columns=titles)
-        frame.to_excel(book, sheet_name="summary", index=False, freeze_panes=(1, 1))
-    return study.send(path)
+    table = pd.read_csv(study.folder / SUMMARY, keep_default_na=False, na_values=[""])
+    with writing(path) as temporary, temporary.open("wb") as file:
+        table.to_excel(file, sheet_name="summary", index=False, engine="xlsxwriter")
 
 
 def write_table(
@@ -235,12 +228,6 @@ def with_failures(
     ]
     left = [row for row in earlier if row["path"] not in known]
     return replace(study, failed=(*failed, *left))
-
-
-def _table(study: Study) -> tuple[list[str], list[list[object]]]:
-    columns = list(_columns(study.rows))
-    rows = [[_value(row, keys) for _, keys in columns] for row in study.rows]
-    return [title for title, _ in columns], rows
 
 
 def _columns(rows: Sequence[SummaryRow]) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -53,6 +53,8 @@ FRESH = ("imagenet", "none")
 REST = 4.0
 """At least so many times as long as a validation took are steps, before the next one."""
 
+UNJUDGED_SCORE = 0.23  # From which a model counts that was judged on too few images.
+
 STARTS = {
     "coco": "torchvision Mask R-CNN ResNet-50 FPN, COCO_V1",
     "default": "the default model of cellseg",
@@ -257,12 +259,13 @@ def _export(
     """The best average as a model file; without validation the last one."""
     output, state = request.output, trainer.state
     best, weights = state.best, trainer.best or trainer.average
-    score = {"score": best["score"]} if best and math.isfinite(best["score"]) else {}
-    if not score:
+    score = best["score"] if best else math.nan
+    if not math.isfinite(score):
+        score = UNJUDGED_SCORE
         tell(
             Notice(
                 f"fewer than {FEWEST_IMAGES} images with objects are held back: too few to tell "
-                "at which score the model counts right, so the protocol's holds; more annotated "
+                f"at which score the model counts right, so it is {score:g}; more annotated "
                 "images can calibrate it"
             )
         )
@@ -284,7 +287,7 @@ def _export(
             "crop_px": float(request.crop_px),
             "device": device.type,
         },
-        settings=score | asdict(data.sizes),
+        settings={"score": score} | asdict(data.sizes),
         protocol=data.protocol,
         licence=request.licence,
         made_with=f"cellseg {__version__}",

@@ -146,17 +146,17 @@ def teach(
     everything = protocol.changed(score=LOWEST_SCORE, classes=rules, cell_types=NO_TYPES)
     torch_of = partial(detector_of, classes=card.classes, device=torch.device("cpu"))
     with torch.random.fork_rng([]):
-        # What its head of quality knows are the old masks.
-        start_of = {k: v for k, v in state.items() if not k.startswith(QUALITY_KEYS)}
-        network = build_maskrcnn(len(card.classes), architecture=Architecture.of(start_of))
-        fill(network, start_of, base)
+        # The new heads draw other masks than those that the head of quality knows.
+        plain = {k: v for k, v in state.items() if not k.startswith(QUALITY_KEYS)}
+        network = build_maskrcnn(len(card.classes), architecture=Architecture.of(plain))
+        fill(network, plain, base)
         start = time.monotonic()
         old = _look(torch_of(state), everything, lessons)
         some = lessons[:: -(-len(lessons) // CHECKED)]
         end -= LOOKS * (time.monotonic() - start) * len(some) / len(lessons)
         new, views, folds = list(old), views_of(network, lessons), min(len(lessons), MOST_FOLDS)
         for fold in range(folds + 1):  # the last one learns from all
-            fill(network, start_of, base)
+            fill(network, plain, base)
             chosen = [view for view in views if view.window % folds != fold]
             for share in learn(network, chosen, (end - time.monotonic()) / (folds + 1 - fold)):
                 if report is not None:

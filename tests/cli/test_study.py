@@ -54,8 +54,8 @@ def test_a_study_of_good_and_broken_files(cellseg, tmp_path):
     cells = pd.read_parquet(out / "cells.parquet")
     assert cells.groupby("result").size().sum() == sum(counts.values())
     assert set(cells["image"]) == {"=1+1.tif", "-x.tif", 'a "b".tif', "🙂.tif"}
-    cellseg("report", out, "--xlsx", ends=0)
-    book = load_workbook(out / "summary.xlsx")
+    cellseg("report", out, "--xlsx", tmp_path / "study.xlsx", ends=0)
+    book = load_workbook(tmp_path / "study.xlsx")
     (head, *body) = book["summary"].iter_rows(values_only=True)
     assert set(head) == {"path", *rows}
     table = pd.DataFrame(body, columns=head).set_index("path")
@@ -67,18 +67,25 @@ def test_results_of_a_folder_are_expanded_measured_and_exported(cellseg, tmp_pat
     for seed, name in enumerate(("a.tif", "x/b.tif")):
         discs(tmp_path / name, seed)
     cellseg("count", tmp_path, "--recursive", "--no-prefilter", ends=0)
-    folders = [tmp_path / "a.cellseg", tmp_path / "x" / "b.cellseg"]
+    folders, slide = [tmp_path / "a.cellseg", tmp_path / "x" / "b.cellseg"], tmp_path / "a.tif"
     (tmp_path / "c.cellseg").mkdir()
     (tmp_path / "c.cellseg" / "run.json").write_text("{")
-    _, out, err = cellseg("expand", tmp_path, "--by", "2", ends=0)
+    _, out, err = cellseg("expand", tmp_path, "--by", "2", ends=3)
     assert out.count("grown by 2 µm") == 2
     assert "c.cellseg" in err
+    assert "1 of the results failed" in err
+    # One that cannot be done does not stop the others.
+    (folders[0] / "cells.csv").write_text("label\n")
+    _, out, err = cellseg("expand", tmp_path, "--by", "3", ends=3)
+    assert out.count("grown by 3 µm") == 1
+    assert "cellseg: a: " in err
+    cellseg("count", slide, "--no-prefilter", "--overwrite", ends=0)
+    cellseg("expand", folders[0], "--by", "2", ends=0)
     cellseg("spatial", *folders, ends=0)
     cellseg("export", tmp_path / "x", folders[0], "--to", "rois.zip", ends=0)
     for folder in folders:
         assert {"cell_area_um2", "nearest_neighbour_um"} <= set(pd.read_csv(folder / "cells.csv"))
         assert (folder / "rois.zip").is_file()
-    slide = tmp_path / "a.tif"
     _, _, err = cellseg("expand", tmp_path, "--by", "2", "--image", slide, ends=2)
     assert "--image belongs to one result" in err
     for folder in folders:
