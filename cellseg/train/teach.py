@@ -327,6 +327,7 @@ def _per_window(
 
 
 def _is_better(before: NDArray[np.float64], after: NDArray[np.float64]) -> bool:
-    """Whether error less F1 falls from window to window by more than its standard error."""
+    """Whether error less F1 falls by more than its standard error over windows, and F1 does not."""
     gain = (before[0] - before[1]) - (after[0] - after[1])
-    return bool(gain.mean() > gain.std(ddof=1) / math.sqrt(len(gain)))
+    is_sure = gain.mean() > gain.std(ddof=1) / math.sqrt(len(gain))
+    return bool(is_sure and after[1].mean() >= before[1].mean())

@@ -248,6 +248,8 @@ def test_new_heads_must_be_better_by_more_than_chance(after, better):
     # A better F1 counts as much.
     shifted = np.array([before, 0.6 + (0.5 - np.array(after))])
     assert teaching._is_better(np.array([before, f1s]), shifted) is better
+    # Counts that come out right by wrong outlines do not.
+    assert not teaching._is_better(np.array([before, f1s]), np.array([after, [0.59] * 3]))
 
 
 def test_an_interrupt_leaves_what_was_there(result, tmp_path, quick):
