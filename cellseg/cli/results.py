@@ -253,9 +253,9 @@ def report(folder: Location, output: Path | None, parquet: bool, xlsx: Path | No
     with study_at(folder, report=True, parquet=parquet) as found:
         study = with_failures(found)
         write_study_files(study, output, report=True, parquet=parquet)
-    if xlsx is not None:
-        write_spreadsheet(study, xlsx)
-        say(f"spreadsheet: {xlsx}", err=True)
+        if xlsx is not None:
+            write_spreadsheet(study, xlsx)
+            say(f"spreadsheet: {xlsx}", err=True)
     if study.unread:
         raise PartialResultError(f"{len(study.unread)} of the results could not be read")
 

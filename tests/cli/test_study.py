@@ -150,6 +150,9 @@ def test_a_study_behind_a_url(cellseg, memory, tmp_path):
     assert page.count('<img src="data:image/webp') == 4
     assert "./sub/b.cellseg/outlines.png" in page
     assert str(tmp_path) not in page
+    cellseg("report", home, "--xlsx", tmp_path / "study.xlsx", ends=0)
+    (_, *body) = load_workbook(tmp_path / "study.xlsx")["summary"].iter_rows(values_only=True)
+    assert len(body) == 3
     # Later, from the results alone; what failed keeps its row.
     memory.rm("/out/study/report.html")
     memory.pipe_file("/out/study/half.cellseg/cells.csv", b"")

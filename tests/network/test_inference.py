@@ -263,6 +263,10 @@ def test_a_score_is_a_mean_of_the_networks_own_and_of_the_masks_quality():
     fewer = forward_batch(model, image, Wanted(limit, 0.9))[0]
     assert fewer.scores.tolist() == judged.scores[judged.scores > limit].tolist()
     with torch.no_grad():
+        head.logits.bias.fill_(50.0)
+    best = forward_batch(model, image, Wanted(0.1, 0.9))[0]
+    np.testing.assert_allclose(best.scores**2, plain.scores, rtol=1e-4)
+    with torch.no_grad():
         head.logits.bias.fill_(-50.0)
     assert len(forward_batch(model, image, Wanted(0.1, 0.9))[0].boxes) == 0
 

@@ -43,7 +43,10 @@ def test_slides_and_results_may_move_together(tmp_path, below):
     shutil.move(project, tmp_path / "archive")
     result = load_result(tmp_path / "archive" / folder.relative_to(project))
     assert result.find_slide() == tmp_path / "archive" / "slides" / "discs.tif"
-    result.find_slide().unlink()
+    # One of the same name that lies elsewhere is not taken for it.
+    shutil.copy(path := result.find_slide(), tmp_path / "archive")
+    assert result.find_slide() == path
+    path.unlink()
     with pytest.raises(InputError, match="is not there any more"):
         result.find_slide()
 
