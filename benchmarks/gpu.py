@@ -2,11 +2,9 @@
 
     python benchmarks/gpu.py [--device cuda] [--side 8192] [--steps 100]
 
-Tiles of real tissue (that of ``benchmarks/speed.py``) go through the network alone, and torch's
-profiler tells where their time goes. A slide of it is counted with torch: in each precision, with
-the batch that is chosen by the free memory and with others; a warm count of a small part goes
-before. Then a training goes on its cells. Tables go to stdout as they are made.
-See ``benchmarks/gpu.md``.
+Tiles of real tissue (that of ``benchmarks/speed.py``) go through the network alone. A slide of it
+is counted with torch in each precision, twice: the first count looks for cuDNN's algorithms. Then a
+training goes on its cells. Tables go to stdout as they are made. See ``benchmarks/gpu.md``.
 """
 
 from __future__ import annotations
@@ -14,14 +12,13 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from speed import MPP, tissue_field, write_slides
+from speed import MPP, tissue_field, tissue_of, write_slide
 
 from cellseg.counting.request import CountRequest
 from cellseg.events import CountResult
@@ -31,8 +28,9 @@ from cellseg.run import run
 from cellseg.train.request import Progress
 from cellseg.train.run import TrainRequest, train
 
-STAGES = ("read", "normalise", "quality", "wait for input", "detect", "paste", "measure", "write")
-"""Sums over threads."""
+STAGES = ("read", "normalise", "quality", "wait for input", "detect", "network", "paste",
+          "measure", "write")  # fmt: skip
+"""Sums over threads; ``network`` is the GPU's own thread, a part of ``detect``."""
 
 
 def peak_gb(device: torch.device) -> float:
@@ -44,79 +42,52 @@ def peak_gb(device: torch.device) -> float:
     return held
 
 
-def looks(field: NDArray[np.uint8], device: torch.device, size: int) -> Iterator[tuple[str, ...]]:
-    """Rows: the look, cells, seconds. The last look's profile is printed after them.
+def looks(field: NDArray[np.uint8], device: torch.device, sides: list[int]) -> Iterator[list[str]]:
+    """Rows: a tile's side, the look, cells, seconds.
 
-    New tiles hold other numbers of cells than the first ones, so that shapes may be new as well.
+    A new tile holds another number of cells than the first one, so that shapes may be new as well.
     """
     start = time.perf_counter()
     detector = load_detector(device=str(device), inference="torch")
-    yield "loading", "", f"{time.perf_counter() - start:.2f}"
-    whole = np.pad(field, ((0, size), (0, size), (0, 0)), "symmetric").astype(np.float32) / 255
-    steps = range(0, min(field.shape[:2]) // 2, 64)
-    tiles = [whole[at : at + size, at : at + size] for at in steps]
-    some = max(1, min(4, len(tiles) // 3))
-    first, later = tiles[:some], tiles[some : 2 * some]
-    looked = (
-        ("first", first),
-        ("the same", first),
-        ("new tiles", later),
-        ("new, alone", later[:1]),
-    )
-    with torch.profiler.profile() as profile:
-        for name, images in looked:
+    yield ["", "loading", "", f"{time.perf_counter() - start:.2f}"]
+    whole = tissue_of(field, max(sides) + 512).astype(np.float32) / 255
+    for side in sides:
+        first, later = (whole[at : at + side, at : at + side] for at in (0, 512))
+        for name, tile in (("first", first), ("the same", first), ("a new one", later)):
             start = time.perf_counter()
-            found = detector.detect(images, fill=1.0)
-            cells = sum(len(one.instances) for one in found)
-            yield name, f"{cells:,}", f"{time.perf_counter() - start:.2f}"
-    for by in dict.fromkeys(("self_cpu_time_total", f"self_{device.type}_time_total")):
-        click.echo(profile.key_averages().table(sort_by=by, row_limit=12, max_name_column_width=40))
+            cells = len(detector.detect(tile, fill=1.0).instances)
+            yield [f"{side:,}", name, f"{cells:,}", f"{time.perf_counter() - start:.3f}"]
 
 
-def counted(request: CountRequest) -> CountResult:
-    """The end of a count."""
-    *_, last = run(request)
-    assert isinstance(last, CountResult)
-    return last
-
-
-def counts(
-    folder: Path, device: torch.device, side: int, batches: tuple[int, ...]
-) -> Iterator[tuple[str, ...]]:
-    """Rows: precision, batch, cells, seconds, mm² a minute, peak memory, seconds by stage."""
-    field = tissue_field(None, MPP)
-    (folder / "warm").mkdir()
-    warm = write_slides(folder / "warm", field, 1024)[0]
-    slide = write_slides(folder, field, side)[0]
-    half = best_precision(device)
-    for precision in dict.fromkeys((half, "float32")):
-        for batch in (None, *batches) if precision == half else (None,):
-            home = f"{precision}-{batch}"
+def counts(folder: Path, device: torch.device, slide: Path, side: int) -> Iterator[list[str]]:
+    """Rows: precision, cells, seconds, mm² a minute, peak memory, seconds by stage."""
+    for precision in dict.fromkeys((best_precision(device), "float32")):
+        for turn in ("first", "second"):
             request = CountRequest(
-                image=slide, output=folder / home, protocol="he_20x",
+                image=slide, output=folder / f"{precision}-{turn}", protocol="he_20x",
                 prefilter=False, device=str(device), inference="torch", precision=precision,
-                batch=batch, export=("cells.coco.json",),
+                export=("cells.coco.json",),
             )  # fmt: skip
-            counted(replace(request, image=warm, output=warm.parent / home))
             peak_gb(device)
-            found = counted(request)
+            *_, found = run(request)
+            assert isinstance(found, CountResult)
             seconds = found.result.section("seconds")
-            yield (
+            yield [
                 precision,
-                "chosen" if batch is None else f"{batch}",
+                turn,
                 f"{found.summary.cells:,}",
                 f"{seconds['total']:.1f}",
                 f"{60 * (side * MPP / 1000) ** 2 / seconds['total']:.1f}",
                 f"{peak_gb(device):.2f}",
-                *(f"{seconds[stage]:.1f}" for stage in STAGES),
-            )
+                *(f"{seconds.get(stage, 0):.1f}" for stage in STAGES),
+            ]
 
 
 def trained(
-    folder: Path, device: torch.device, steps: int, batches: tuple[int, ...]
-) -> Iterator[tuple[str, ...]]:
+    folder: Path, device: torch.device, steps: int, batches: list[int]
+) -> Iterator[list[str]]:
     """Rows: crops a step, crops a second, peak memory. The first tenth of the steps is left out."""
-    (data,) = folder.glob("float32-None/tissue*/cells.coco.json")
+    (data,) = folder.glob("float32-second/tissue*/cells.coco.json")
     for batch in batches:
         times: list[float] = []
 
@@ -134,10 +105,10 @@ def trained(
         )  # fmt: skip
         first = len(times) // 10
         took = (times[-1] - times[first]) / max(1, len(times) - 1 - first)
-        yield f"{batch}", f"{batch / took:.1f}", f"{peak_gb(device):.2f}"
+        yield [f"{batch}", f"{batch / took:.1f}", f"{peak_gb(device):.2f}"]
 
 
-def table(heads: str, rows: Iterator[tuple[str, ...]]) -> None:
+def table(heads: str, rows: Iterator[list[str]]) -> None:
     """Print rows as they come."""
     names = heads.split(", ")
     click.echo("| " + " | ".join(names) + " |\n" + "|---" * len(names) + "|")
@@ -150,17 +121,21 @@ def table(heads: str, rows: Iterator[tuple[str, ...]]) -> None:
 @click.option("--device", default="cuda", show_default=True)
 @click.option("--side", default=8192, show_default=True, help="Of the slide, pixels.")
 @click.option("--steps", default=100, show_default=True, help="Of each training.")
-@click.option("--batches", default="1,4,16", show_default=True, help="Tiles, and crops, at once.")
+@click.option("--batches", default="4,16", show_default=True, help="Crops at once.")
 def main(device: str, side: int, steps: int, batches: str) -> None:
     """Count, train, print."""
-    where, sizes = pick_device(device), tuple(int(size) for size in batches.split(","))
+    where, field = pick_device(device), tissue_field(None, MPP)
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else str(where)
     click.echo(f"{name}, torch {torch.__version__}, a slide of {side:,}² px at {MPP:g} µm/px\n")
-    table("look, cells, seconds", looks(tissue_field(None, MPP), where, min(side, 1024)))
-    with tempfile.TemporaryDirectory() as folder:
-        heads = "precision, tiles at once, cells, seconds, mm² a minute, peak GB"
-        table(", ".join((heads, *STAGES)), counts(Path(folder), where, side, sizes))
-        table("crops a step, crops a second, peak GB", trained(Path(folder), where, steps, sizes))
+    sides = sorted({min(side, one) for one in (512, 2432)})
+    table("side of a tile px, look, cells, seconds", looks(field, where, sides))
+    with tempfile.TemporaryDirectory() as home:
+        folder = Path(home)
+        slide = write_slide(folder / "tissue.tif", tissue_of(field, side))
+        heads = "precision, count, cells, seconds, mm² a minute, peak GB"
+        table(", ".join((heads, *STAGES)), counts(folder, where, slide, side))
+        crops = [int(number) for number in batches.split(",")]
+        table("crops a step, crops a second, peak GB", trained(folder, where, steps, crops))
 
 
 if __name__ == "__main__":

@@ -92,21 +92,29 @@ def tissue_field(image: Path | None, mpp: float) -> NDArray[np.uint8]:
     return np.round(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
 
 
-def write_slides(folder: Path, field: NDArray[np.uint8], side: int) -> tuple[Path, Path]:
-    """The tissue alone, and with background around it."""
+def tissue_of(field: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """A square of copies of the field, mirrored in turn."""
+    copies = -(-side // min(field.shape[:2]))
+    row = np.concatenate([field[:, :: 1 - 2 * (k % 2)] for k in range(copies)], axis=1)
+    return np.concatenate([row[:: 1 - 2 * (k % 2)] for k in range(copies)])[:side, :side]
+
+
+def write_slide(path: Path, pixels: NDArray[np.uint8]) -> Path:
+    """A pyramid of tiles; the path."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from synthetic import PyramidLayout, write_pyramid
 
-    copies = -(-side // min(field.shape[:2]))
-    row = np.concatenate([field[:, :: 1 - 2 * (k % 2)] for k in range(copies)], axis=1)
-    tissue = np.concatenate([row[:: 1 - 2 * (k % 2)] for k in range(copies)])[:side, :side]
+    write_pyramid(path, pixels, layout=PyramidLayout(mpp=MPP, levels=3))
+    return path
+
+
+def write_slides(folder: Path, field: NDArray[np.uint8], side: int) -> tuple[Path, Path]:
+    """The tissue alone, and with background around it."""
+    tissue = tissue_of(field, side)
     rng = np.random.default_rng(0)
     whole = rng.normal(243, 1.5, (2 * side, 2 * side, 3)).round().clip(0, 255).astype(np.uint8)
     whole[side // 2 : side // 2 + side, side // 2 : side // 2 + side] = tissue
-    paths = folder / "tissue.tif", folder / "slide.tif"
-    for path, pixels in zip(paths, (tissue, whole), strict=True):
-        write_pyramid(path, pixels, layout=PyramidLayout(mpp=MPP, levels=3))
-    return paths
+    return write_slide(folder / "tissue.tif", tissue), write_slide(folder / "slide.tif", whole)
 
 
 # Methods, each in a process of its own
@@ -130,7 +138,7 @@ def by_cellseg(task: Task) -> dict[str, object]:
     from cellseg.run import CountResult, run
 
     detector = load_detector(task.model, device=task.device)
-    detector.detect([np.ones((256, 256, 3), np.float32)], fill=1.0)
+    detector.detect(np.ones((256, 256, 3), np.float32), fill=1.0)
     with tempfile.TemporaryDirectory(dir=task.slide.parent) as folder:
         request = CountRequest(
             image=task.slide,

@@ -82,8 +82,8 @@ def unforeseen(error: BaseException) -> CellsegError:
     if isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY):
         return NoMemoryError(
             "not enough memory; what is done is kept, the same command goes on: give it more, or "
-            "take smaller tiles or batches",
-            hint="max_memory,tile,batch",
+            "take smaller tiles",
+            hint="max_memory,tile",
         )
     return CellsegError(unexpected_text(error), hint="verbose")
 

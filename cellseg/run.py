@@ -379,7 +379,7 @@ def _mapper(request: CountRequest, detector: Detector | None) -> LocalMapper | D
             )
         from cellseg.counting.tiles import LocalMapper
 
-        return LocalMapper(request.batch)
+        return LocalMapper()
     try:
         from cellseg.counting.dask import DaskMapper
     except ImportError as error:

@@ -24,7 +24,7 @@ GROUPS = {
         "output export expand cells_from spatial measures thresholds names hotspot chamber "
         "dilution report parquet as_json overwrite"
     ),
-    "Where it runs": "jobs device precision inference batch tile_px engine scheduler",
+    "Where it runs": "jobs device precision inference tile_px engine scheduler",
 }
 """The headings of the options in the help."""
 
@@ -91,7 +91,6 @@ Examples:
     metavar="PX",
     help="Side of a tile, model pixels, a multiple of 64; the count hardly depends on it.",
 )
-@click.option("--batch", type=click.IntRange(min=1), help="Tiles in the network at once.")
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),

@@ -21,7 +21,6 @@ from cellseg.errors import CellsegError, PartialResultError, line_of
 
 SIGNS = {"ok": "ok  ", "note": "–   ", "fault": "FAIL"}
 
-TILE_PX = 1280  # A usual tile of the network with its halo.
 NETWORK_GIB = 2.0
 """Free memory under which a count may not end: torch, the network, and a tile's features."""
 
@@ -100,10 +99,9 @@ def _network() -> Iterator[Check]:
     infos = (info, *(one.info for one in others))
     said = (f"{one.name}, checksum {one.checksum[:12]}… holds" for one in infos)
     yield Check("model", "ok", "; ".join(said))
-    batch, gpus = detector.batch_for(TILE_PX**2), gpu_count() or "none"
-    text = f"{info.device} ({info.inference}), tiles at once: {batch}; CUDA GPUs: {gpus}"
+    text = f"{info.device} ({info.inference}); CUDA GPUs: {gpu_count() or 'none'}"
     try:
-        detector.detect([np.ones((256, 256, 3), np.float32)], fill=1.0)
+        detector.detect(np.ones((256, 256, 3), np.float32), fill=1.0)
         yield Check("device", "ok", text)
     except (CellsegError, RuntimeError) as error:
         yield Check("device", "fault", f"{text}: {line_of(error)}")

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BATCH, AHEAD = 4, 2
+TASK_TILES, AHEAD = 4, 2
 """Tiles of one task, where a slide has enough of them; tasks under way for each thread."""
 
 CONNECT_SECONDS, LOOK_SECONDS, PATIENCE_SECONDS = 5, 1.0, 300.0
@@ -65,7 +65,7 @@ _opening = threading.Lock()
 _GOES_ON = "what is done is kept, the same command goes on"
 
 Answer = tuple[str, dict[str, float], list["TileFound"]]
-"""A worker's device, seconds by stage, and a batch's tiles, without pixels."""
+"""A worker's device, seconds by stage, and a task's tiles, without pixels."""
 
 
 class DaskMapper:
@@ -98,17 +98,17 @@ class DaskMapper:
         job = packed_job(self._request, source, detector.info.checksum, self._detector)
         timer, devices, under_way = Timer(), set[str](), set[Any]()
         with connected(self._address) as client:
-            # Small batches where there are few tiles for many workers.
+            # Small tasks where there are few tiles for many workers.
             share = -(-len(tiles) // (AHEAD * self._threads(client)))
-            size = max(1, min(self._request.batch or BATCH, share))
-            batches = (tiles[start : start + size] for start in range(0, len(tiles), size))
+            size = max(1, min(TASK_TILES, share))
+            tasks = (tiles[start : start + size] for start in range(0, len(tiles), size))
             try:
                 while True:
-                    # The job goes with each batch: a plugin would change the user's whole cluster,
+                    # The job goes with each task: a plugin would change the user's whole cluster,
                     # on which a worker without cellseg could then no longer start.
                     free = max(0, AHEAD * self._threads(client) - len(under_way))
-                    for batch in islice(batches, free):
-                        asked = (cellseg.__version__, job, batch)
+                    for task in islice(tasks, free):
+                        asked = (cellseg.__version__, job, task)
                         under_way.add(client.submit(run_tiles, *asked, pure=False))
                     if not under_way:
                         break
@@ -157,7 +157,7 @@ class DaskMapper:
             raise CellsegError(self._gone) from error
 
     def _answer(self, future: distributed.Future) -> Answer | None:
-        """A batch's answer; None where its worker died before it was fetched."""
+        """A task's answer; None where its worker died before it was fetched."""
         try:
             return cast("Answer", future.result(timeout=LOOK_SECONDS))
         except CellsegError:
@@ -289,7 +289,7 @@ class _Job:
 def packed_job(
     request: CountRequest, source: TileSource, checksum: str, detector: Detector | None
 ) -> bytes:
-    """Everything that goes to a worker with each batch.
+    """Everything that goes to a worker with each task.
 
     SettingsError if a detector of the caller's own cannot be packed.
     """
@@ -322,7 +322,7 @@ def _facts(slide: Slide) -> tuple[object, ...]:
 
 
 def run_tiles(version: str, job: bytes, tiles: Sequence[Tile]) -> Answer:
-    """Read and detect a batch on a worker, which may do so in several threads.
+    """Read and detect a task's tiles on a worker, which may do so in several threads.
 
     ``version`` is that of cellseg where the run was started, ``job`` is of :func:`packed_job`.
 
@@ -337,8 +337,8 @@ def run_tiles(version: str, job: bytes, tiles: Sequence[Tile]) -> Answer:
                 "install the same on every machine"
             )
         with _opening:
-            source, detector, turns, batch = opened(job)
-        mapper = LocalMapper(batch)
+            source, detector, turns = opened(job)
+        mapper = LocalMapper()
         with turns:
             came = mapper.map(source, detector, tiles)
             found = [replace(one, raw=one.raw[:0]) for one in came]
@@ -350,8 +350,8 @@ def run_tiles(version: str, job: bytes, tiles: Sequence[Tile]) -> Answer:
 
 
 @lru_cache(maxsize=KEPT)
-def opened(packed: bytes) -> tuple[TileSource, Detector, threading.Semaphore, int | None]:
-    """A job's slide, its detector, how many threads may use that at once, and the batch.
+def opened(packed: bytes) -> tuple[TileSource, Detector, threading.Semaphore]:
+    """A job's slide, its detector, and how many threads may use that at once.
 
     The slide is closed when nobody uses it any more.
 
@@ -380,7 +380,7 @@ def opened(packed: bytes) -> tuple[TileSource, Detector, threading.Semaphore, in
         slide.close()
         raise
     weakref.finalize(source, slide.close)
-    return source, detector, threading.Semaphore(detector.threads), asked.batch
+    return source, detector, threading.Semaphore(detector.threads)
 
 
 def _loaded(job: _Job) -> Detector:

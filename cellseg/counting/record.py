@@ -227,7 +227,7 @@ def provenance(count: SlideCount, request: CountRequest) -> dict[str, object]:
 
 
 _ASKED = (
-    "z", "t", "series", "channel", "diameter_px", "min_area", "max_area", "precision", "batch",
+    "z", "t", "series", "channel", "diameter_px", "min_area", "max_area", "precision",
     "engine", "strict", "prefilter", "tma", "skip_bad",
 )  # fmt: skip
 """Settings of the request that are recorded as they were asked for."""

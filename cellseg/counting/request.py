@@ -50,8 +50,6 @@ class CountRequest:
     inference : {'auto', 'torch', 'openvino'}
         What computes the network; ``auto``: the fastest that is installed and was checked for
         the model, and on a cluster torch.
-    batch : int or None
-        Tiles that go through the network together; None: by device.
     engine : {'local', 'dask'}
         Where tiles are read and detected: in this process, or on a Dask cluster. The result is
         the same.
@@ -87,6 +85,5 @@ class CountRequest:
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     inference: Literal["auto", "torch", "openvino"] = "auto"
-    batch: int | None = None
     engine: Literal["local", "dask"] = "local"
     scheduler: str | None = None

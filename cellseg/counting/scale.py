@@ -153,7 +153,7 @@ def _looks(
                 pixels = slide.read(box, downsample=downsample, channels=channels)
             except RegionError:
                 continue
-            found = one.detect([normaliser.apply(pixels)], fill=1.0)[0].instances
+            found = one.detect(normaliser.apply(pixels), fill=1.0).instances
             cut = (found.boxes[:, :2] <= 0).any(1) | (found.boxes[:, 2:] >= box.shape).any(1)
             whole = found.take(np.flatnonzero((found.classes == 0) & ~cut))
             yield _Look(downsample, pixels, whole)

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from itertools import islice, pairwise
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,14 +45,7 @@ _LOOK_SECONDS = 0.2
 """How often a wait ends for a moment: on Windows nothing interrupts one without an end."""
 
 _AHEAD = 1
-"""Batches under way beside those in the network: one that is read, or done."""
-
-SEEN_BYTES = 12
-"""Of a pixel as the network sees it."""
-
-BATCH_BYTES = 400_000_000
-"""Of a batch's tiles, as they were read and as the network sees them. Some six batches are under
-way in a run."""
+"""Tiles under way beside those in the network: one that is read, or done."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,36 +145,34 @@ class LocalMapper:
     """Threads read ahead, others run the network, the caller has what is done.
 
     Whatever the caller does with a tile's result (merge, measure, write) goes on beside the
-    network: torch gives the interpreter away while it computes. Of a ``batch`` of None as many
-    tiles go through the network together as the device takes. Once all tiles have come,
+    network: torch gives the interpreter away while it computes. Once all tiles have come,
     ``seconds`` tells by stage where the time went, and ``device`` what the network ran on.
     """
 
-    def __init__(self, batch: int | None = None) -> None:
-        self._batch = batch
+    def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.device = ""
 
     def map(
         self, source: TileSource, detector: Detector, tiles: Iterable[Tile]
     ) -> Generator[TileFound, None, None]:
-        """Yield each tile's result, in the order of ``tiles`` but for failed ones of a batch.
+        """Yield each tile's result, in the order of ``tiles``.
 
-        Closed before its end, it waits for the batches under way and gives them up. Whatever
+        Closed before its end, it waits for the tiles under way and gives them up. Whatever
         the detector raises is raised here.
         """
         self.device = detector.info.device
         detector.take_seconds()  # what an interrupted run of another slide left
         timer = Timer()  # Its times are sums over all threads.
-        size, left = tiles_together(source, detector, self._batch), iter(tiles)
-        under_way: deque[Future[list[TileFound]]] = deque()
+        left = iter(tiles)
+        under_way: deque[Future[TileFound]] = deque()
         network = ThreadPoolExecutor(detector.threads, thread_name_prefix="cellseg-network")
         reading = ThreadPoolExecutor(1 + detector.threads, thread_name_prefix="cellseg-read")
 
         def go_on() -> None:
-            if some := list(islice(left, size)):
-                reads = [reading.submit(_read, source, tile, timer) for tile in some]
-                under_way.append(network.submit(_detect, source, detector, reads, timer))
+            if (tile := next(left, None)) is not None:
+                read = reading.submit(_read, source, tile, timer)
+                under_way.append(network.submit(_detect, source, detector, read, timer))
 
         try:
             for _ in range(detector.threads + _AHEAD):
@@ -189,23 +180,14 @@ class LocalMapper:
             while under_way:
                 while not wait([under_way[0]], _LOOK_SECONDS).done:
                     pass
-                results = under_way.popleft().result()
+                found = under_way.popleft().result()
                 go_on()
-                yield from results
+                yield found
         finally:
             reading.shutdown(cancel_futures=True)
             network.shutdown(cancel_futures=True)
             detector.free_memory()
         self.seconds = timer.seconds | detector.take_seconds()
-
-
-def tiles_together(source: TileSource, detector: Detector, wanted: int | None) -> int:
-    """Tiles that go through the network together: the wanted ones, or as many as memory bears."""
-    if wanted:
-        return wanted
-    area = source.plan.grid.at(0, 0).padded.area
-    most = BATCH_BYTES // (area * (source.pixel_bytes + SEEN_BYTES))
-    return max(1, min(detector.batch_for(area), most))
 
 
 def tile_units(plan: Plan, tile: Tile, seen: NDArray[np.float32]) -> NDArray[np.float16]:
@@ -249,26 +231,17 @@ def _read(source: TileSource, tile: Tile, timer: Timer) -> _Read:
     return replace(found, units=units), seen
 
 
-def _detect(
-    source: TileSource, detector: Detector, reads: list[Future[_Read]], timer: Timer
-) -> list[TileFound]:
-    """The objects of a batch of tiles that are being read; failed ones come first."""
+def _detect(source: TileSource, detector: Detector, read: Future[_Read], timer: Timer) -> TileFound:
+    """The objects of a tile that is being read."""
     with timer.stage("wait for input"):
-        came = [future.result() for future in reads]
-    failed = [tile for tile, seen in came if seen is None]
-    ready = [(tile, seen) for tile, seen in came if seen is not None]
+        came, seen = read.result()
+    if seen is None:
+        return came
     with timer.stage("detect"):
-        images = [seen for _, seen in ready]
-        found = detector.detect(images, fill=source.fill) if ready else []
-    return failed + [
-        replace(
-            one,
-            instances=its.instances.shifted(one.tile.padded.y0, one.tile.padded.x0),
-            limits=its.limits,
-            unlike=its.unlike,
-        )
-        for (one, _), its in zip(ready, found, strict=True)
-    ]
+        its = detector.detect(seen, fill=source.fill)
+    at = came.tile.padded
+    moved = its.instances.shifted(at.y0, at.x0)
+    return replace(came, instances=moved, limits=its.limits, unlike=its.unlike)
 
 
 def overview_step(plan: Plan) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
 import sys
@@ -10,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from importlib.util import find_spec
-from itertools import groupby
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Literal
@@ -19,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.errors import CellsegError, SettingsError, WeightsError
-from cellseg.geometry import STRIDE_PX
 from cellseg.instances import Instances
 from cellseg.network.architecture import DOUBT, EIGHT_BIT_BACKBONE, FINE_FROM_PX, Limits
 from cellseg.network.detector import Detections, Detector, DetectorInfo, Sizes
@@ -35,8 +32,6 @@ if TYPE_CHECKING:
 Exactness = Literal["auto", "float32", "bfloat16", "float16"]
 Library = Literal["auto", "torch", "openvino"]
 """What computes the network; ``auto`` takes the fastest that is installed and was checked."""
-
-log = logging.getLogger(__name__)
 
 KEPT = 2
 """Networks that a process keeps loaded."""
@@ -87,47 +82,27 @@ class MaskRCNNDetector(Detector):
             fine_from_px=self._wanted.fine_from_px,
         )
 
-    def detect(self, tiles: Sequence[NDArray[np.float32]], *, fill: float) -> list[Detections]:
-        """See :meth:`Detector.detect`; neighbours of one size go through the network together."""
-        found: list[Detections] = []
-        for _, alike in groupby(tiles, np.shape):
-            some = list(alike)
-            batch = np.stack(some) if len(some) > 1 else some[0][None]  # large: not copied
-            found += self._batch(batch, fill)
-        return found
-
-    def _batch(self, batch: NDArray[np.float32], fill: float) -> list[Detections]:
-        """(N, H, W, 3); halved and tried again where memory runs out."""
+    def detect(self, tile: NDArray[np.float32], *, fill: float) -> Detections:
+        """See :meth:`Detector.detect`."""
+        height, width = tile.shape[:2]
+        stride = self.network.stride_px
+        pad = ((0, -height % stride), (0, -width % stride), (0, 0))
+        image = np.pad(tile, pad, constant_values=fill) if np.any(pad) else tile
         try:
-            return self._run(batch, fill)
+            result = self.network.find(image, self._wanted, self._timer)
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
-            if len(batch) == 1:
-                height, width = batch.shape[1:3]
-                raise CellsegError(
-                    f"out of memory on {self.info.device} for one tile of {width} × {height} px: "
-                    "smaller tiles take less",
-                    hint="tile",
-                ) from error
-        self.network.free_memory()
-        half = len(batch) // 2
-        log.warning("out of memory: going on with batches of %d", half)
-        return self._batch(batch[:half], fill) + self._batch(batch[half:], fill)
-
-    def _run(self, batch: NDArray[np.float32], fill: float) -> list[Detections]:
-        height, width = batch.shape[1:3]
-        pad = ((0, 0), (0, -height % STRIDE_PX), (0, -width % STRIDE_PX), (0, 0))
-        images = np.pad(batch, pad, constant_values=fill) if np.any(pad) else batch
-        results = self.network.find(images, self._wanted, self._timer)
+            raise CellsegError(
+                f"out of memory on {self.info.device} for one tile of {width} × {height} px: "
+                "smaller tiles take less",
+                hint="tile",
+            ) from error
         if self._wanted.kinds is not None:  # those that are looked for are numbered from 0
-            results = [
-                replace(one, classes=np.searchsorted(self._wanted.kinds, one.classes))
-                for one in results
-            ]
+            result = replace(result, classes=np.searchsorted(self._wanted.kinds, result.classes))
         with self._timer.stage("paste"):
-            limits = Limits.for_area(images.shape[1] * images.shape[2])
-            return [to_detections(result, (height, width), limits) for result in results]
+            limits = Limits.for_area(image.shape[0] * image.shape[1])
+            return to_detections(result, (height, width), limits)
 
     def take_seconds(self) -> dict[str, float]:
         """Seconds by stage since the last call."""
@@ -136,10 +111,6 @@ class MaskRCNNDetector(Detector):
     def free_memory(self) -> None:
         """See :meth:`Detector.free_memory`; the network stays loaded."""
         self.network.free_memory()
-
-    def batch_for(self, area_px: int) -> int:
-        """How many tiles of an area go through the network together, by the free memory."""
-        return self.network.batch_for(area_px)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

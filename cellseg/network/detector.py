@@ -5,7 +5,7 @@ A detector sees tiles and knows nothing of the slide: pixel (0, 0) is the tile's
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
@@ -105,24 +105,23 @@ class DetectorInfo:
 class Detector(Protocol):
     """Anything that finds objects in tiles.
 
-    Derived from this class, a detector needs ``info`` and :meth:`detect`; the rest does for one
-    that takes a tile at a time.
+    Derived from this class, a detector needs ``info`` and :meth:`detect`.
 
     Attributes
     ----------
     threads : int
-        Batches that may be under way at once.
+        Tiles that may be under way at once.
     """
 
     info: DetectorInfo
     threads: int = 1
 
-    def detect(self, tiles: Sequence[NDArray[np.float32]], *, fill: float) -> list[Detections]:
-        """Find the objects of each tile.
+    def detect(self, tile: NDArray[np.float32], *, fill: float) -> Detections:
+        """Find the objects of a tile.
 
         Parameters
         ----------
-        tiles : sequence of ndarray, float32, (H, W, 3)
+        tile : ndarray, float32, (H, W, 3)
             Normalised to 0 … 1.
         fill : float
             What lies beyond a tile's edge where the detector needs more pixels: the
@@ -133,10 +132,6 @@ class Detector(Protocol):
     def for_run(self, protocol: CountProtocol) -> Detector:
         """One for a run: with its scores, overlap, classes and cell types; others' stay as is."""
         return self
-
-    def batch_for(self, area_px: int) -> int:
-        """How many tiles of an area go through the network together."""
-        return 1
 
     def free_memory(self) -> None:
         """Give back what is kept for the next tile."""

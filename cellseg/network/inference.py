@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cellseg.geometry import STRIDE_PX
 from cellseg.network.architecture import FINE_FROM_PX, TYPE_FIELD_LEAST, TYPE_FIELD_PX
 from cellseg.network.timer import Timer
 
@@ -70,25 +71,21 @@ class Inference(Protocol):
     """A network that can be asked, whatever library computes it.
 
     Its name is what people choose it by, the label says where it runs and how exact its numbers
-    are, ``threads`` how many batches may be under way at once. ``tile_px`` and ``notes`` are as in
+    are, ``threads`` how many images may be under way at once, ``stride_px`` what their sides are
+    multiples of. ``tile_px`` and ``notes`` are as in
     :class:`~cellseg.network.detector.DetectorInfo`.
     """
 
     name: str
     label: str
     threads: int = 1
+    stride_px: int = STRIDE_PX
     tile_px: int = 1024
     notes: tuple[str, ...] = ()
 
-    def find(
-        self, images: NDArray[np.float32], wanted: Wanted, timer: Timer
-    ) -> list[NetworkOutput]:
-        """Objects of each image, (N, H, W, 3) in 0 … 1; H and W are multiples of the stride."""
+    def find(self, image: NDArray[np.float32], wanted: Wanted, timer: Timer) -> NetworkOutput:
+        """Objects of an image, (H, W, 3) in 0 … 1; H and W are multiples of the stride."""
         ...
-
-    def batch_for(self, area_px: int) -> int:
-        """How many tiles of an area go through the network together."""
-        return 1
 
     def free_memory(self) -> None:
         """Give back what is kept for the next tile: after a slide, and where memory ran out."""

@@ -145,19 +145,14 @@ class OpenVinoInference(Inference):
         if not np.isfinite(logits).all():
             raise WeightsError(f"{origin}: the model's weights give no finite numbers")
 
-    def find(
-        self, images: NDArray[np.float32], wanted: Wanted, timer: Timer
-    ) -> list[NetworkOutput]:
-        """See :meth:`Inference.find`; images go through the network one after another."""
-        return [self._one(image, wanted, timer) for image in images]
-
     def free_memory(self) -> None:
         """See :meth:`Inference.free_memory`: most of it is the graph of large tiles."""
         with self._for_dense:
             if self._dense and self._dense.extent != ANY:
                 self._dense = None
 
-    def _one(self, image: NDArray[np.float32], wanted: Wanted, timer: Timer) -> NetworkOutput:
+    def find(self, image: NDArray[np.float32], wanted: Wanted, timer: Timer) -> NetworkOutput:
+        """See :meth:`Inference.find`."""
         extent = (image.shape[0], image.shape[1])
         with self._for_dense:
             lap = timer.laps()

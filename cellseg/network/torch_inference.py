@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, cast
 
@@ -15,7 +15,7 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.ops import FrozenBatchNorm2d
 
 from cellseg.errors import SettingsError, WeightsError
-from cellseg.network.inference import Inference, NetworkOutput, Wanted
+from cellseg.network.inference import Inference, NetworkOutput, Wanted, cores
 from cellseg.network.maskrcnn import forward_batch
 from cellseg.network.modelfile import ModelCard
 from cellseg.network.roi_heads import CellRoIHeads
@@ -24,18 +24,19 @@ from cellseg.network.weights import load_model
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
-LARGEST_BATCH = 16
-"""More tiles at once lose more when memory runs out; the number is not measured yet."""
+GPU_THREADS, GPU_STRIDE_PX = 8, 512
+"""Tiles under way beside a GPU, most of them read, pasted or waiting; of what their sides are a
+multiple, as each new shape costs cuDNN two or three seconds (``benchmarks/gpu.md``)."""
 
-FREE_SHARE, BYTES_PER_PX = 0.5, 500
-"""Of the free memory of a GPU, and what a tile's pixel takes at the peak: 120 to 240 in bfloat16
-(``benchmarks/gpu.md``), twice that in float32; if it is more after all, the batch is halved."""
+ROOMY_BYTES = 6_000_000_000
+"""Free memory of a GPU from which tiles have twice the side."""
 
 
 class TorchInference(Inference):
     """torchvision's Mask R-CNN with cellseg's heads, made ready for counting, on its device.
 
-    On a GPU there are two threads: one batch is computed while another is prepared or unpacked.
+    One thread of its own computes: in each new one cuDNN would look for its algorithms again. On a
+    GPU other tiles are prepared and unpacked meanwhile.
     """
 
     name = "torch"
@@ -45,27 +46,29 @@ class TorchInference(Inference):
         first = next(model.parameters())
         self.device = first.device
         self.label = f"{self.device}, {str(first.dtype).removeprefix('torch.')}"
-        self.threads = 2 if self.device.type == "cuda" else 1
-        self._turns = threading.Semaphore(self.threads)  # of all runs that share the network
-
-    def find(
-        self, images: NDArray[np.float32], wanted: Wanted, timer: Timer
-    ) -> list[NetworkOutput]:
-        laps, batch = timer.laps(), torch.from_numpy(images)
+        self._computing = ThreadPoolExecutor(1, thread_name_prefix="torch")
         if self.device.type == "cuda":
-            # Without a wait a stage would show how long it took to ask for it.
-            laps, batch = no_lap, batch.pin_memory()
-        with self._turns:
-            batch = batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
-            return forward_batch(self.model, batch, wanted, laps)
+            self.threads, self.stride_px = max(1, min(GPU_THREADS, cores())), GPU_STRIDE_PX
+            if torch.cuda.mem_get_info(self.device)[0] >= ROOMY_BYTES:
+                self.tile_px = 2 * self.tile_px
 
-    def batch_for(self, area_px: int) -> int:
-        """See :meth:`Inference.batch_for`: by the free memory of a GPU."""
-        if self.device.type != "cuda":
-            return 1
-        free, _ = torch.cuda.mem_get_info(self.device)
-        fitting = int(FREE_SHARE * free / (BYTES_PER_PX * area_px * self.threads))
-        return max(1, min(LARGEST_BATCH, fitting))
+    def find(self, image: NDArray[np.float32], wanted: Wanted, timer: Timer) -> NetworkOutput:
+        """See :meth:`Inference.find`."""
+        batch = torch.from_numpy(image)[None]
+        if self.device.type == "cuda":
+            batch = batch.pin_memory()
+
+        def compute() -> NetworkOutput:
+            lap = timer.laps()
+            there = batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+            # On a GPU a stage without a wait would show how long it took to ask for it.
+            parts = no_lap if self.device.type == "cuda" else lap
+            (found,) = forward_batch(self.model, there, wanted, parts)
+            if parts is no_lap:
+                lap("network")
+            return found
+
+        return self._computing.submit(compute).result()
 
     def free_memory(self) -> None:
         if self.device.type == "cuda":

@@ -262,7 +262,7 @@ def _look(
         window, pixels, truth = seen(*lesson)
         image = pixels.permute(1, 2, 0).contiguous().numpy()
         size = (pixels.shape[1], pixels.shape[2])
-        found = settled(chosen.detect([image], fill=lesson.image.background)[0].instances, size)
+        found = settled(chosen.detect(image, fill=lesson.image.background).instances, size)
         found = counted_in(replace(found, classes=kinds[found.classes]), window)
         looks.append(Compared(found, counted_in(truth, window), size))
     return looks

@@ -97,7 +97,7 @@ def scores_of(
     for image, window in (windows[int(i * step)] for i in range(int(len(windows) / step))):
         size = _size(image, window)
         pixels = cut_pixels(image, window, size).permute(1, 2, 0).contiguous().numpy()
-        found = settled(detector.detect([pixels], fill=image.background)[0].instances, size)
+        found = settled(detector.detect(pixels, fill=image.background).instances, size)
         fields.append(Compared(found, annotated(image, window), size))
     return scored(fields, len(classes))
 
