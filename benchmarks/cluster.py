@@ -71,7 +71,6 @@ def main() -> None:
             prefilter=False,
             inference="torch",  # as on a cluster
             output=home / "local",
-            batch=1,
         )
         local, local_seconds = counted(base)
         report("this process", local, local_seconds, local_seconds)

@@ -114,12 +114,9 @@ class BySize(ThresholdDetector):
         self.area_px = area_px
         self.info = replace(self.info, classes=classes)
 
-    def detect(self, tiles, *, fill):
-        found = [one.instances for one in super().detect(tiles, fill=fill)]
-        kinds = [(one.areas < self.area_px).astype(np.int64) for one in found]
-        return [
-            Detections(replace(one, classes=some)) for one, some in zip(found, kinds, strict=True)
-        ]
+    def detect(self, tile, *, fill):
+        found = super().detect(tile, fill=fill).instances
+        return Detections(replace(found, classes=(found.areas < self.area_px).astype(np.int64)))
 
 
 def request_for(path, **settings):

@@ -129,7 +129,6 @@ def request_of(job):
         output=Path(job["output"]),
         protocol=protocol,
         prefilter=False,
-        batch=2,
         overwrite=True,
         export=tuple(job.get("export", ())),
     )

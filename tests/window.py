@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from finished import DISCS as PROTOCOL
 from synthetic.threshold import ThresholdDetector
 
-SETTINGS = {"protocol": PROTOCOL, "prefilter": False, "batch": 1}
+SETTINGS = {"protocol": PROTOCOL, "prefilter": False}
 
 
 class SlowDetector(ThresholdDetector):
@@ -17,12 +17,12 @@ class SlowDetector(ThresholdDetector):
         super().__init__()
         self.seconds, self.fails_at, self.error, self.calls = seconds, fails_at, with_, 0
 
-    def detect(self, tiles, *, fill):
+    def detect(self, tile, *, fill):
         self.calls += 1
         if self.error is not None and self.calls >= self.fails_at:
             raise self.error
         time.sleep(self.seconds)
-        return super().detect(tiles, fill=fill)
+        return super().detect(tile, fill=fill)
 
 
 def pump(until=lambda: False, seconds=300.0):

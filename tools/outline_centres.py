@@ -80,8 +80,7 @@ def main(folder: Path, model: str, output: Path, split: str, mpp: float, score: 
         window, zoom = Box(0, 0, height, width), mpp / NETWORK_MPP
         size = (round(height * zoom), round(width * zoom))
         seen = cut_pixels(field, window, size).permute(1, 2, 0).contiguous().numpy()
-        (detections,) = detector.detect([seen], fill=1.0)
-        found = detections.instances
+        found = detector.detect(seen, fill=1.0).instances
         xy = points.get_group(name)[["x", "y"]].to_numpy(float) if name in points.groups else none
         centres = np.reshape(xy, (-1, 2))[:, ::-1]
         outside = (centres < 0) | (centres >= (height, width))

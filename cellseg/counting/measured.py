@@ -30,7 +30,17 @@ from cellseg.network.tissue import TissueMask
 from cellseg.result.journal import Journal
 from cellseg.stain.dyes import Dyes
 from cellseg.stain.normalise import DARKEST
-from cellseg.table import REGION, Column, Scale, channel_slugs, columns, dab_density, measure
+from cellseg.table import (
+    REGION,
+    Column,
+    Scale,
+    channel_slugs,
+    columns,
+    dab_density,
+    flatten,
+    measure,
+    statistics,
+)
 from cellseg.text import visible
 
 ASKED_A_TILE = 50
@@ -153,13 +163,15 @@ class CellMeasurer:
         for tile, chosen in self._by_tile(settled.instances):
             whole = settled.take(chosen)
             raw, origin = self._pixels(whole.instances, tile)
-            kept = [
+            even = self._even(whole.instances, raw, origin)
+            gone = [
                 index
-                for index, (margin, crop) in enumerate(_with_rings(whole.instances, raw, origin))
-                if not np.isfinite(crop).all()
-                or not is_background(margin, self._source.scaled(crop))
+                for index, (margin, crop) in zip(
+                    even, _with_rings(whole.instances.take(even), raw, origin), strict=True
+                )
+                if np.isfinite(crop).all() and is_background(margin, self._source.scaled(crop))
             ]
-            part = whole.take(np.array(kept, dtype=np.int64))
+            part = whole.take(np.setdiff1d(np.arange(len(whole)), gone))
             self._tally.background += len(whole) - len(part)
             if not len(part):
                 continue
@@ -170,6 +182,19 @@ class CellMeasurer:
                 table, part = table.iloc[held], part.take(held)
             self._tally.kept += len(part)
             yield MeasuredCells(part.instances, table)
+
+    def _even(
+        self, cells: Instances, raw: NDArray[np.generic], origin: tuple[int, int]
+    ) -> NDArray[np.int64]:
+        """The few cells without structure of their own: only they may be background."""
+        if not len(cells):
+            return np.empty(0, np.int64)
+        lists = flatten(cells.masks)
+        corner = (cells.boxes[:, :2] - origin)[lists.cell]
+        pixels = raw[lists.y + corner[:, 0], lists.x + corner[:, 1]]
+        seen = self._source.scaled(pixels[None])[0]
+        spread = [statistics(channel, lists)["std"] for channel in seen.T]
+        return np.flatnonzero(np.max(spread, axis=0) < LEAST_SPREAD)
 
     def _by_tile(self, instances: Instances) -> Iterator[tuple[Tile | None, NDArray[np.int64]]]:
         """Group cells by the tile whose padded box holds them; None for larger ones."""

@@ -76,15 +76,22 @@ def same(first, second):
         assert np.array_equal(np.asarray(one), np.asarray(other))
 
 
+@pytest.fixture(autouse=True)
+def small_tasks(monkeypatch):
+    """Of a tile each: the slides here have few."""
+    monkeypatch.setattr(dask, "TASK_TILES", 1)
+
+
 @pytest.fixture(scope="module")
 def serial(slide, tmp_path_factory):
     """The count of one process."""
     return counted(request_for(slide[0], output=tmp_path_factory.mktemp("serial")))[0]
 
 
-def test_the_result_is_that_of_one_process(slide, serial, threads, tmp_path):
+def test_the_result_is_that_of_one_process(slide, serial, threads, tmp_path, monkeypatch):
+    monkeypatch.setattr(dask, "TASK_TILES", 3)
     path, truth = slide
-    clustered, events = counted(on(threads, path, output=tmp_path / "dask", batch=3))
+    clustered, events = counted(on(threads, path, output=tmp_path / "dask"))
     assert serial.summary.cells == truth.count
     same(serial, clustered)
     done = [event for event in events if isinstance(event, TileDone)]
@@ -101,8 +108,8 @@ class Stubborn(ThresholdDetector):
         super().__init__()
         self.flag, self.seen = str(flag), 0
 
-    def detect(self, tiles, *, fill):
-        self.seen += len(tiles)
+    def detect(self, tile, *, fill):
+        self.seen += 1
         if self.seen > 2:
             try:
                 os.close(os.open(self.flag, os.O_CREAT | os.O_EXCL))
@@ -110,7 +117,7 @@ class Stubborn(ThresholdDetector):
                 pass
             else:
                 os.kill(os.getpid(), signal.SIGKILL)
-        return super().detect(tiles, fill=fill)
+        return super().detect(tile, fill=fill)
 
 
 class Failing(ThresholdDetector):
@@ -120,7 +127,7 @@ class Failing(ThresholdDetector):
         super().__init__()
         self.error, self.own = error, own
 
-    def detect(self, tiles, *, fill):
+    def detect(self, tile, *, fill):
         raise self.error
 
 
@@ -138,7 +145,7 @@ def test_dask_alone_starts_workers_here_and_survives_their_death(
     path, _ = slide
     monkeypatch.setattr(dask, "cpu_workers", lambda: 2)
     flag = tmp_path / "killed"
-    request = request_for(path, output=tmp_path / "dask", engine="dask", batch=1)
+    request = request_for(path, output=tmp_path / "dask", engine="dask")
     clustered, _ = counted(request, Stubborn(flag))
     assert flag.exists(), "a worker was killed in the middle"
     same(serial, clustered)
@@ -166,7 +173,7 @@ def test_an_interrupted_run_goes_on_here_or_there_and_leaves_the_cluster_usable(
     slide, serial, threads, tmp_path
 ):
     path, _ = slide
-    request = on(threads, path, output=tmp_path / "parts", batch=1)
+    request = on(threads, path, output=tmp_path / "parts")
     begun(request, 3).close()
     with distributed.Client(threads, set_as_default=False) as client:
         assert client.submit(sum, [1, 2]).result(timeout=30) == 3
@@ -203,7 +210,7 @@ def test_a_damaged_tile_fails_alone_and_strict_makes_it_an_error(slide, threads,
 
 
 @pytest.fixture
-def batches(monkeypatch):
+def tasks(monkeypatch):
     """The tiles of each task that was submitted so far."""
     seen, submit = [], distributed.Client.submit
 
@@ -215,24 +222,25 @@ def batches(monkeypatch):
     return seen
 
 
-def test_no_more_is_under_way_than_the_window(slide, threads, tmp_path, batches):
+def test_no_more_is_under_way_than_the_window(slide, threads, tmp_path, tasks):
     path, _ = slide
-    events = run(on(threads, path, output=tmp_path, batch=1), detector=ThresholdDetector())
-    ahead = [len(batches) - event.done for event in events if isinstance(event, TileDone)]
+    events = run(on(threads, path, output=tmp_path), detector=ThresholdDetector())
+    ahead = [len(tasks) - event.done for event in events if isinstance(event, TileDone)]
     assert ahead[0] == dask.AHEAD * 4 - 1 < TILES
     assert max(ahead) <= dask.AHEAD * 4
     assert ahead[-1] == 0
 
 
-def test_few_tiles_are_shared_by_all_workers(slide, threads, tmp_path, batches):
-    counted(on(threads, slide[0], output=tmp_path, batch=100))
-    assert batches == [2] * 6
+def test_few_tiles_are_shared_by_all_workers(slide, threads, tmp_path, tasks, monkeypatch):
+    monkeypatch.setattr(dask, "TASK_TILES", 100)
+    counted(on(threads, slide[0], output=tmp_path))
+    assert tasks == [2] * 6
 
 
 def test_what_travels_is_small(slide):
     image = slide[1].image
     grey = np.repeat(image[..., :1] / np.float32(255), 3, axis=2)
-    (found,) = ThresholdDetector().detect([grey], fill=1.0)
+    found = ThresholdDetector().detect(grey, fill=1.0)
     assert len(found.instances) > 20
     assert len(pickle.dumps(found.instances)) < image.nbytes / 50
 
@@ -382,7 +390,7 @@ def test_a_scheduler_that_goes_away(slide, serial, monkeypatch, tmp_path):
     monkeypatch.setattr(dask, "CONNECT_SECONDS", 2)
     monkeypatch.setattr(dask, "PATIENCE_SECONDS", 4.0)
     with cluster_of(1, 1) as cluster:
-        events = begun(on(cluster, path, output=tmp_path, batch=1), 1)
+        events = begun(on(cluster, path, output=tmp_path), 1)
     with pytest.raises(CellsegError, match=r"the same command goes on"):
         list(events)
     result, _ = counted(request_for(path, output=tmp_path))
@@ -438,7 +446,7 @@ def test_a_worker_that_dies_with_answers_that_nobody_fetched(slide, serial, tmp_
     path, _ = slide
     with cluster_of(2, 1, processes=True) as cluster:
         tasks, workers = cluster.scheduler.tasks, cluster.scheduler.workers
-        request = on(cluster, path, output=tmp_path / "dask", batch=1)
+        request = on(cluster, path, output=tmp_path / "dask")
         events = begun(request, 1)
         wait_until(lambda: all(task.state == "memory" for task in tasks.values()))
         dead = next(worker.address for task in tasks.values() for worker in task.who_has)

@@ -295,12 +295,10 @@ def test_nuclei_among_stained_membranes_are_found_and_doubted(tmp_path):
 class Dreaming(ThresholdDetector):
     """Finds the dark discs, and one more on the glass."""
 
-    def detect(self, tiles, *, fill):
-        found = super().detect(tiles, fill=fill)
+    def detect(self, tile, *, fill):
+        found = super().detect(tile, fill=fill)
         dreamt = Instances.build([(300, 300, 316, 316)], [0.9], [0], [DISC[12:28, 12:28]])
-        return [
-            replace(one, instances=Instances.concatenate([one.instances, dreamt])) for one in found
-        ]
+        return replace(found, instances=Instances.concatenate([found.instances, dreamt]))
 
 
 def test_an_outline_on_glass_is_left_out_of_a_count_and_recorded(tmp_path):

@@ -5,9 +5,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from synthetic.threshold import ThresholdDetector
 
-from cellseg.counting.tiles import LocalMapper, TileFound, tiles_together
+from cellseg.counting.tiles import LocalMapper, TileFound
 from cellseg.errors import RegionError
 from cellseg.geometry import TileGrid
 from cellseg.instances import Instances
@@ -43,24 +42,22 @@ class Source:
 class Numbers(Detector):
     """Finds one object in each tile, whose score is the tile's number."""
 
-    def __init__(self, look=lambda numbers: None, threads=1):
+    def __init__(self, look=lambda number: None, threads=1):
         self.info, self.threads, self.look = SimpleNamespace(device="here"), threads, look
 
-    def detect(self, tiles, *, fill):
-        numbers = [int(tile[0, 0, 0]) for tile in tiles]
-        self.look(numbers)
-        mask = np.ones((1, 1), bool)
-        return [Detections(Instances.build([(0, 0, 1, 1)], [n], [0], [mask])) for n in numbers]
+    def detect(self, tile, *, fill):
+        number = int(tile[0, 0, 0])
+        self.look(number)
+        return Detections(Instances.build([(0, 0, 1, 1)], [number], [0], [np.ones((1, 1), bool)]))
 
 
-def mapped(detector=None, batch=1, source=None, tiles=GRID):
-    return LocalMapper(batch).map(source or Source(), detector or Numbers(), tiles)
+def mapped(detector=None, source=None, tiles=GRID):
+    return LocalMapper().map(source or Source(), detector or Numbers(), tiles)
 
 
 @pytest.mark.parametrize("networks", [1, 2])
-@pytest.mark.parametrize("batch", [1, 4, 100])
-def test_results_come_in_order(batch, networks):
-    mapper = LocalMapper(batch)
+def test_results_come_in_order(networks):
+    mapper = LocalMapper()
     found = list(mapper.map(Source(), Numbers(threads=networks), GRID))
     assert [one.tile for one in found] == list(GRID)
     assert all(one.instances.scores.tolist() == [number_of(one.tile)] for one in found)
@@ -69,7 +66,7 @@ def test_results_come_in_order(batch, networks):
 
 def test_a_tile_that_cannot_be_read_fails_alone():
     rotten = Source(lambda tile: (tile.row, tile.column) == (1, 2))
-    found = list(mapped(batch=4, source=rotten))
+    found = list(mapped(source=rotten))
     assert len(found) == len(GRID)
     (failed,) = [one for one in found if one.error]
     assert (failed.tile.row, failed.tile.column) == (1, 2)
@@ -79,7 +76,7 @@ def test_a_tile_that_cannot_be_read_fails_alone():
 def test_failed_tiles_come_as_they_fail():
     """Each holds on to what was read: a slide of nothing else once took all of the memory."""
     rotten = Source(lambda tile: True)
-    found = mapped(batch=2, source=rotten, tiles=TileGrid(12_800, 12_800, 128, 0))
+    found = mapped(source=rotten, tiles=TileGrid(12_800, 12_800, 128, 0))
     assert next(found).error
     found.close()
     assert len(rotten.tried) < 30
@@ -87,8 +84,8 @@ def test_failed_tiles_come_as_they_fail():
 
 @pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt()])
 def test_what_the_network_raises_reaches_the_caller(error):
-    def failing(numbers):
-        if numbers[0] >= 3:
+    def failing(number):
+        if number >= 3:
             raise error
 
     with pytest.raises(type(error)):
@@ -98,7 +95,7 @@ def test_what_the_network_raises_reaches_the_caller(error):
 
 def test_the_network_goes_on_while_the_caller_works():
     second = threading.Event()
-    results = mapped(Numbers(lambda numbers: second.set() if numbers[0] == 1 else None))
+    results = mapped(Numbers(lambda number: second.set() if number == 1 else None))
     next(results)
     # In one thread this would wait for ever: nobody asks for the second tile.
     assert second.wait(20)
@@ -108,28 +105,15 @@ def test_the_network_goes_on_while_the_caller_works():
 def test_two_networks_run_at_once():
     met = threading.Barrier(2, timeout=20)
     # In one thread nobody else would come.
-    both = Numbers(lambda numbers: met.wait() if numbers[0] in (0, 1) else None, threads=2)
+    both = Numbers(lambda number: met.wait() if number in (0, 1) else None, threads=2)
     assert len(list(mapped(both))) == len(GRID)
 
 
 def test_no_more_is_mapped_than_the_caller_takes():
     seen = []
-    results = mapped(Numbers(seen.extend), batch=2)
+    results = mapped(Numbers(seen.append))
     next(results)
     threading.Event().wait(0.3)
-    assert len(seen) <= 12, "memory is bounded"
+    assert len(seen) <= 6, "memory is bounded"
     results.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("cellseg")]
-
-
-@pytest.mark.parametrize(
-    ("channels", "wanted", "expected"), [(3, None, 14), (40, None, 2), (40, 5, 5), (2000, None, 1)]
-)
-def test_a_batch_is_bounded_by_the_bytes_of_its_tiles(channels, wanted, expected):
-    source = SimpleNamespace(
-        plan=SimpleNamespace(grid=TileGrid(9000, 9000, 1024, 128)),
-        pixel_bytes=channels * (1 if channels == 3 else 2),
-    )
-    roomy = SimpleNamespace(batch_for=lambda area: 14)
-    assert tiles_together(source, roomy, wanted) == expected
-    assert tiles_together(source, ThresholdDetector(), None) == 1

@@ -104,11 +104,11 @@ class Interrupted(ThresholdDetector):
         super().__init__()
         self.left = after
 
-    def detect(self, tiles, *, fill):
+    def detect(self, tile, *, fill):
         if self.left == 0:
             raise KeyboardInterrupt
         self.left -= 1
-        return super().detect(tiles, fill=fill)
+        return super().detect(tile, fill=fill)
 
 
 class Sorting(Interrupted):
@@ -119,8 +119,8 @@ class Sorting(Interrupted):
         self.unlike = (unlike, 3)
         self.info = replace(self.info, types=("a", "b"), types_from="breast")
 
-    def detect(self, tiles, *, fill):
-        return [replace(one, unlike=self.unlike) for one in super().detect(tiles, fill=fill)]
+    def detect(self, tile, *, fill):
+        return replace(super().detect(tile, fill=fill), unlike=self.unlike)
 
 
 @pytest.mark.parametrize(("tiles", "share"), [(12, None), (13, "27 %")])

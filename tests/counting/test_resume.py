@@ -75,7 +75,7 @@ def undisturbed(runner):
     output = runner.home / "undisturbed"
     done = runner(output)
     assert (done["code"], done["cells"]) == (0, 196)
-    assert done["moments"]["counting detect"] == 2 * 8
+    assert done["moments"]["counting detect"] == 32
     chunks = {f"labels.ome.zarr/0/{y}/{x}" for y in (0, 1) for x in (0, 1)}
     assert chunks <= {*files(output / "discs.cellseg")}
     return output / "discs.cellseg", done

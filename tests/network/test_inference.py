@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from types import SimpleNamespace
@@ -28,6 +29,7 @@ from cellseg.network.ranges import input_ranges
 from cellseg.network.timer import Timer
 from cellseg.network.torch_inference import TorchInference, best_precision, fold_norms, make_ready
 from cellseg.network.weights import load_model, save_model
+from cellseg.protocol import load_protocol
 
 INFO = DetectorInfo(name="random", checksum="", classes=("cell",), object="cell")
 SHAPES = pytest.mark.parametrize(
@@ -91,11 +93,30 @@ def test_two_threads_find_what_one_finds():
     tiles = [rng.random((64, 64 + 32 * k, 3), np.float32) for k in range(4)]
 
     def find(tile):
-        return detector.detect([tile], fill=1.0)[0].instances.to_bytes()
+        return detector.detect(tile, fill=1.0).instances.to_bytes()
 
     alone = [find(tile) for tile in tiles]
+    threads = set()
+    detector.network.model.backbone.register_forward_hook(
+        lambda *_: threads.add(threading.get_ident())
+    )
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(find, tiles)) == alone
+    assert len(threads) == 1, "each new thread costs a GPU seconds"
+
+
+def test_sides_that_a_gpu_wants_change_no_count():
+    detector = load_detector(device="cpu", inference="torch", precision="float32").for_run(
+        load_protocol("he")
+    )
+    tile = dark_discs()[:250, :190]
+    plain = detector.detect(tile, fill=1.0).instances
+    network = SimpleNamespace(**vars(detector.network), stride_px=512)
+    network.find = detector.network.find
+    detector.network = network
+    wide = detector.detect(tile, fill=1.0).instances
+    assert len(plain) == len(wide) > 8
+    assert np.abs(plain.boxes[:, None] - wide.boxes).max(2).min(1).max() <= 1
 
 
 # Pasting
@@ -220,8 +241,8 @@ def test_in_float32_it_finds_what_torch_finds(tmp_path, monkeypatch, changes, qu
     model = make_ready(load_model(path)[0])
     monkeypatch.setattr("cellseg.network.graphs.LEVEL_TYPE", "f32")
     networks = TorchInference(model), openvino.OpenVinoInference(read_arrays(path)[0], "m")
-    found = [network.find(images(), wanted, Timer()) for network in networks]
-    for reference, ours in zip(*found, strict=True):
+    for image in images():
+        reference, ours = (network.find(image, wanted, Timer()) for network in networks)
         assert len(reference.boxes) == len(ours.boxes) > 10
         assert reference.proposals == ours.proposals
         assert reference.is_full == ours.is_full
@@ -280,11 +301,11 @@ def test_the_shipped_model_counts_in_8_bits_what_it_counts_in_torch():
     assert reference.info.inference == "torch"
     # The same size often enough to get a graph of its own, then another one.
     for tile in (*[dark_discs()] * 5, dark_discs()[:250, :190]):
-        ours, theirs = (one.detect([tile], fill=1.0)[0].instances for one in (eight, reference))
+        ours, theirs = (one.detect(tile, fill=1.0).instances for one in (eight, reference))
         assert len(ours) == len(theirs) > 8
         assert np.abs(np.sort(ours.boxes[:, 0]) - np.sort(theirs.boxes[:, 0])).max() <= 2
     empty = np.ones((64, 64, 3), np.float32)
-    assert len(eight.detect([empty], fill=1.0)[0].instances) == 0
+    assert len(eight.detect(empty, fill=1.0).instances) == 0
 
 
 def test_images_in_openvino_side_by_side(tmp_path, monkeypatch):
@@ -299,7 +320,7 @@ def test_images_in_openvino_side_by_side(tmp_path, monkeypatch):
     tiles = [rng.random((96, 64 + 32 * (k // 2 % 3), 3), np.float32) for k in range(12)]
 
     def find(tile):
-        (found,) = network.find(tile[None], Wanted(0.1, 0.9, fine_from_px=14.0), Timer())
+        found = network.find(tile, Wanted(0.1, 0.9, fine_from_px=14.0), Timer())
         return found.scores, found.masks, found.again
 
     alone = [find(tile) for tile in tiles]

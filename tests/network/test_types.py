@@ -60,17 +60,17 @@ def test_types_take_the_place_of_the_classes(typed):
     detector = load_detector(typed, device="cpu", score=0.2)
     assert detector.info.classes == ("nucleus",)
     assert detector.info.types == TYPES
-    (plain,) = detector.detect([dark_discs()], fill=1.0)
+    plain = detector.detect(dark_discs(), fill=1.0)
     assert len(plain.instances) > 8
     assert set(plain.instances.classes.tolist()) == {0}
     protocol = load_protocol("he").changed(score=0.2, cell_types="breast")
     sorted_ = detector.for_run(protocol)
     assert sorted_.info.classes == TYPES
-    (found,) = sorted_.detect([dark_discs()], fill=1.0)
+    found = sorted_.detect(dark_discs(), fill=1.0)
     assert found.instances.boxes.tolist() == plain.instances.boxes.tolist()
     assert set(found.instances.classes.tolist()) <= {0, 1}
     # Neither is the other's: the network is shared, what is wanted is not.
-    (again,) = detector.detect([dark_discs()], fill=1.0)
+    again = detector.detect(dark_discs(), fill=1.0)
     assert set(again.instances.classes.tolist()) == {0}
     assert sorted_.for_run(protocol.changed(cell_types="none")).info.classes == ("nucleus",)
 

@@ -38,11 +38,11 @@ class Disturbed(ThresholdDetector):
         super().__init__()
         self.at, self.disturb, self.calls = at, disturb, 0
 
-    def detect(self, tiles, *, fill):
+    def detect(self, tile, *, fill):
         self.calls += 1
         if self.calls == self.at:
             self.disturb()
-        return super().detect(tiles, fill=fill)
+        return super().detect(tile, fill=fill)
 
 
 @pytest.fixture
@@ -141,11 +141,11 @@ SIGNALLED = textwrap.dedent(
 
     class Signalled(ThresholdDetector):
         calls = 0
-        def detect(self, tiles, *, fill):
+        def detect(self, tile, *, fill):
             self.calls += 1
             if where == "detect" and self.calls == 7:
                 sent()
-            return super().detect(tiles, fill=fill)
+            return super().detect(tile, fill=fill)
 
     def labels(*given, **options):
         sent()

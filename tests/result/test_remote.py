@@ -368,7 +368,7 @@ def test_a_storage_that_goes_away_ends_the_run_and_keeps_what_is_done(
         """As aiohttp's, which is no OSError."""
 
     ClientResponseError.__module__ = "aiohttp.client_exceptions"
-    request = request_for(url, output=tmp_path / "remote", batch=1)
+    request = request_for(url, output=tmp_path / "remote")
     events = begun(request, 3)
     error = ClientResponseError("503, url='https://h/a.tif?signature=secret'")
     with monkeypatch.context() as patch:
@@ -437,7 +437,7 @@ def test_another_slides_result_that_came_first_is_kept(memory, slide, there):
 
 def test_tiles_that_failed_are_tried_again_behind_a_url_too(memory, slide, monkeypatch):
     _, url, drawn = slide
-    request = request_for(url, output=as_location("memory://results"), batch=1)
+    request = request_for(url, output=as_location("memory://results"))
     with monkeypatch.context() as patch:
         from cellseg.counting.tiles import TileSource
 

@@ -48,9 +48,9 @@ class TypedDetector(ThresholdDetector):
         super().__init__()
         self.info = replace(self.info, name="typed", checksum="typed", classes=TYPES)
 
-    def detect(self, tiles, *, fill):
-        found = [one.instances for one in super().detect(tiles, fill=fill)]
-        return [Detections(replace(one, classes=one.areas % 2)) for one in found]
+    def detect(self, tile, *, fill):
+        found = super().detect(tile, fill=fill).instances
+        return Detections(replace(found, classes=found.areas % 2))
 
 
 @pytest.fixture(scope="module")

@@ -50,9 +50,8 @@ class Discs(ThresholdDetector):
     def __init__(self):
         self.level, self.min_area_px = 0.2, 1
 
-    def detect(self, tiles, *, fill):
-        found = [one.instances for one in super().detect(tiles, fill=fill)]
-        return [Detections(self.judged(one)) for one in found]
+    def detect(self, tile, *, fill):
+        return Detections(self.judged(super().detect(tile, fill=fill).instances))
 
     def judged(self, found):
         diameters = 2 * np.sqrt(found.areas / np.pi)
@@ -88,9 +87,9 @@ class Nuclei(Discs):
 
     info = DetectorInfo("nuclei", "0" * 12, ("nucleus",), "nucleus", diameter_px=24.0)
 
-    def detect(self, tiles, *, fill):
-        tiles = [tile if tile.mean() > 0.5 else 1 - tile for tile in tiles]  # bright on dark
-        return super().detect(tiles, fill=1.0)
+    def detect(self, tile, *, fill):
+        bright = tile if tile.mean() > 0.5 else 1 - tile  # bright on dark
+        return super().detect(bright, fill=1.0)
 
     def judged(self, found):
         return replace(found, scores=np.ones(len(found), np.float32))
@@ -188,7 +187,7 @@ def test_a_protocol_sees_its_own_classes_alone(model):
     assert ready.info.classes == CLASSES[1:]
     picture = np.random.default_rng(0).random((128, 128, 3), np.float32)
     whole, part = (
-        one.detect([picture], fill=1.0)[0].instances for one in (detector.for_run(any_score), ready)
+        one.detect(picture, fill=1.0).instances for one in (detector.for_run(any_score), ready)
     )
     assert len(whole)
     assert len(part)

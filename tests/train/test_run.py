@@ -123,7 +123,7 @@ def test_interrupted_resumed_exported_used(tmp_path):
     assert (output / "history.csv").read_text().startswith("step,minutes,mask_ap")
 
     detector = load_detector(done.model, device="cpu", score=0.01)
-    (found,) = detector.detect([np.ones((64, 64, 3), np.float32)], fill=1.0)
+    found = detector.detect(np.ones((64, 64, 3), np.float32), fill=1.0)
     assert detector.info.classes == ("round", "square")
     assert all(0 <= label < 2 for label in found.instances.classes)
 

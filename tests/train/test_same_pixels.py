@@ -30,9 +30,9 @@ class Onlooker(ThresholdDetector):
         super().__init__()
         self.seen = []
 
-    def detect(self, tiles, *, fill):
-        self.seen += tiles
-        return [Detections(Instances.empty())] * len(tiles)
+    def detect(self, tile, *, fill):
+        self.seen.append(tile)
+        return Detections(Instances.empty())
 
 
 @pytest.mark.parametrize("named", [None, "ihc"])
@@ -81,10 +81,10 @@ def cells_at(corners, score):
 class Doubling:
     """Finds each square, and with a lower score one that lies by six tenths on it."""
 
-    def detect(self, tiles, **_):
+    def detect(self, tile, **_):
         beside = [(y, x + 8) for y, x in CORNERS]
         both = cells_at(CORNERS, 0.9), cells_at(beside, 0.6)
-        return [Detections(Instances.concatenate(both)) for _ in tiles]
+        return Detections(Instances.concatenate(both))
 
 
 def test_the_score_is_not_raised_by_what_a_count_drops():
