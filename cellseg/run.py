@@ -108,7 +108,7 @@ def change(
         If a measurement is not there, a distance does not fit, or no threshold can be proposed.
         The result stays as it was, but for ``histogram.png`` in the last case.
     InputError
-        If the folder is no finished result, is damaged, or its table was edited.
+        If the folder is no finished result, or is damaged.
     OutputError
         If the disk refuses, or a run is writing there; the result stays as it was.
     """
@@ -125,6 +125,9 @@ def change(
                     changed, recipe, slide, exports=changed.exports, why=why, is_lenient=is_lenient
                 )
             result = changed.commit()
+            if changed.kept:
+                text = f"cells.csv was edited; it is made anew, the edited one is {changed.kept}"
+                notices.append(Notice(text))
     except NoThresholdError as error:
         result = load_result(Path(folder))
         asked, given = _undecided(recipe, result), Classification.of(result.run)

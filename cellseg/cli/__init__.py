@@ -42,7 +42,7 @@ COMMANDS = {
 """Each, and what it is for: known without the import of any."""
 
 SHARED = {
-    "results": ("classify", "expand", "export", "overlay", "report", "spatial"),
+    "results": ("expand", "export", "overlay", "report", "spatial"),
     "train": ("annotations", "teach", "train"),
     "view": ("info", "serve", "view"),
 }

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from cellseg.cli._shared import OUTPUT, PATH, PLACE, Number, refuse_missing, say, shared
-from cellseg.cli.results import markers_of
+from cellseg.cli.classify import markers_of
 from cellseg.errors import CellsegError, SettingsError
 from cellseg.storage import Location
 

@@ -177,7 +177,7 @@ def _refuse_overflow(network: GeneralizedRCNN, path: str) -> None:
         if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
             raise WeightsError(f"{path}: the model's weights give no finite numbers")
 
-    # Wherever objects come from, it is these two that score them.
+    # Objects come from these two; the head of quality is asked of what they find.
     watched = (network.rpn.head, network.roi_heads.box_predictor)
     hooks = [part.register_forward_hook(look) for part in watched]
     device = next(network.parameters()).device

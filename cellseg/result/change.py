@@ -33,6 +33,8 @@ class Change:
         self.folder, self.run, self._frame = folder, run, frame
         self._staging, self._fresh = folder / STAGING, fresh
         self._removed: set[str] = set()
+        self.kept = ""
+        """A copy of the ``cells.csv`` that took the place of one that somebody edited."""
 
     @property
     def result(self) -> Result:
@@ -67,6 +69,8 @@ class Change:
         new = {path.name: publish.entry_of(path) for path in self._staging.iterdir()}
         if publish.TABLE in new:
             new[publish.TABLE]["rows"] = len(self.result.table)
+            if earlier := publish.published(self.folder):
+                self.kept = publish.keep_edited(self.folder, earlier)
         files = {n: entry for n, entry in {**before, **new}.items() if n not in self._removed}
         record = {**self.run, "exports": self.exports, "files": files}
         write_json(self._staging / publish.RUN, record)
@@ -83,8 +87,8 @@ class Change:
 def changing(folder: Path, *, is_checked: bool = True) -> Iterator[Change]:
     """Hold a finished result while it is changed; nothing changes without :meth:`Change.commit`.
 
-    An InputError if the folder is no finished result; with ``is_checked`` also if somebody edited
-    its table. An OutputError if the disk refuses, or a run is writing there.
+    An InputError if the folder is no finished result; with ``is_checked`` also if somebody changed
+    its ``measured.parquet``. An OutputError if the disk refuses, or a run is writing there.
     """
     with output_errors(folder):
         if not (folder.is_dir() and is_ours(folder)):

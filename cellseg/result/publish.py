@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -220,6 +221,17 @@ def changed(
         if not same:
             return name
     return None
+
+
+def keep_edited(folder: Path, run: Mapping[str, object]) -> str:
+    """Copy a ``cells.csv`` that somebody edited, which will be replaced; the copy's name, or ''."""
+    table = own_file(folder, TABLE)
+    if not table.is_file() or changed(folder, run, names=[TABLE]) is None:
+        return ""
+    names = (f"cells-edited{number}.csv" for number in ("", *range(2, 10_000)))
+    kept = next(folder / name for name in names if not lexists(folder / name))
+    shutil.copyfile(table, kept)
+    return kept.name
 
 
 class _ColumnRecord(BaseModel):

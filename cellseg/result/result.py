@@ -155,12 +155,11 @@ class Result:
         return publish.changed(self.path, self.run)
 
     def check_table(self) -> None:
-        """Refuse a result whose ``cells.csv`` or ``measured.parquet`` somebody edited."""
-        names = (publish.TABLE, publish.MEASURED)
-        if (name := publish.changed(self.path, self.run, names=names)) is not None:
+        """Refuse a result whose ``measured.parquet`` was changed; nothing reads ``cells.csv``."""
+        if (name := publish.changed(self.path, self.run, names=[publish.MEASURED])) is not None:
             raise InputError(
                 f"{self.path}: its {name} was changed since it was counted, so that rows and "
-                "masks may not belong together; move it away, or count the slide again",
+                "masks may not belong together; count the slide again",
                 hint="overwrite",
             )
 

@@ -164,8 +164,9 @@ def _pixel_size(tif: tifffile.TiffFile, key: Any, ome: OmeImage) -> sizes.PixelS
         unit_um = sizes.micrometres((tif.imagej_metadata or {}).get("unit", ""))
         said = sizes.from_density(x, y, unit_um, "ImageJ calibration")
         return sizes.first_known(ome.pixel_size, said)
-    if tif.is_svs:
-        return sizes.from_aperio(str(key.description))
+    if tif.is_svs:  # a thumbnail's description has the size of the slide's pixels
+        is_whole = key.index == tif.series[0].keyframe.index
+        return sizes.from_aperio(str(key.description)) if is_whole else sizes.NO_SIZE
     if tif.is_ndpi:
         return sizes.from_tags(x, y, unit, "NDPI tags")
     if tif.is_philips:

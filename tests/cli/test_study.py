@@ -75,7 +75,7 @@ def test_results_of_a_folder_are_expanded_measured_and_exported(cellseg, tmp_pat
     assert "c.cellseg" in err
     assert "1 of the results failed" in err
     # One that cannot be done does not stop the others.
-    (folders[0] / "cells.csv").write_text("label\n")
+    (folders[0] / "measured.parquet").write_text("label\n")
     _, out, err = cellseg("expand", tmp_path, "--by", "3", ends=3)
     assert out.count("grown by 3 µm") == 1
     assert "cellseg: a: " in err

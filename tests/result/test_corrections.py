@@ -353,11 +353,10 @@ def test_one_more_edit_does_not_write_out_the_masks_of_the_others_again(folder, 
     assert Corrections.open(folder).labels().tolist() == corrections.labels().tolist()
 
 
-def test_a_table_whose_rows_are_gone_is_not_corrected(folder):
-    path = folder / "cells.csv"
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join([lines[0], *lines[2:]]))
-    with pytest.raises(InputError, match=r"cells\.csv was changed"):
+def test_measurements_that_were_changed_are_not_corrected(folder):
+    path = folder / "measured.parquet"
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(InputError, match=r"measured\.parquet was changed"):
         Corrections.open(folder)
 
 

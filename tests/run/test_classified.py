@@ -118,12 +118,26 @@ def test_a_threshold_beyond_the_values_is_said(folder):
     assert result.run["classification"]["notes"] == notes
 
 
-def test_a_table_that_was_edited_is_refused(folder):
+def test_a_table_that_somebody_edited_is_kept_beside_the_new_one(folder):
     with pytest.raises(InputError, match="no such folder"):
         change(folder / "nothing", markers=one(0.1))
     path = folder / "cells.csv"
-    path.write_text(path.read_text().replace("nucleus", "nukleus", 1))
-    with pytest.raises(InputError, match=r"cells\.csv was changed"):
+    for name, value in (("cells-edited.csv", 0.1), ("cells-edited2.csv", 0.2)):
+        edited = path.read_text().replace("nucleus", "nukleus", 1).replace(",", ";")
+        path.write_text(edited)
+        result, notes = changed(folder, markers=one(value))
+        assert any(name in note for note in notes)
+        assert (folder / name).read_text() == edited
+        assert result.changed() is None
+        assert "nukleus" not in path.read_text()
+    _, notes = changed(folder, markers=one(0.1))
+    assert not any("edited" in note for note in notes)
+
+
+def test_measurements_that_were_changed_are_refused(folder):
+    path = folder / "measured.parquet"
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(InputError, match=r"measured\.parquet was changed"):
         change(folder, markers=one(0.1))
 
 

@@ -11,7 +11,7 @@ from finished import IHC, copied, counted_folder, edit
 from synthetic import PyramidLayout, draw_discs, write_pyramid
 
 import cellseg
-from cellseg.cli.results import classify
+from cellseg.cli.classify import classify
 from cellseg.derive import Recipe
 from cellseg.derive.clicks import read_classes, write_classes
 from cellseg.derive.corrections import Corrections

@@ -75,6 +75,18 @@ def test_pixels_come_back(tmp_path, name):
     np.testing.assert_array_equal(got, expected)
 
 
+def test_a_thumbnail_in_an_aperio_slide_has_no_pixel_size_of_its_own(tmp_path):
+    said = "Aperio Image Library v11.2.1\n{}|AppMag = 20|MPP = 0.499"
+    with tifffile.TiffWriter(tmp_path / "a.svs") as tif:
+        for side, place in ((256, "256x256"), (64, "256x256 -> 64x64 - ")):
+            pixels = np.zeros((side, side, 3), np.uint8)
+            tile = (128, 128) if side == 256 else None
+            tif.write(pixels, photometric="rgb", description=said.format(place), tile=tile)
+    for series, mpp in ((0, 0.499), (1, None)):
+        with open_slide(tmp_path / "a.svs", series=series) as slide:
+            assert slide.mpp == mpp
+
+
 def test_aperio_ycbcr_jpeg2000(tmp_path):
     """Compression 33003 holds YCbCr whatever the photometric tag says."""
     red = np.full((64, 64, 3), (76, 85, 255), np.uint8)  # YCbCr of pure red

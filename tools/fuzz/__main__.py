@@ -54,6 +54,7 @@ def ready() -> None:
     from matplotlib import font_manager  # noqa: F401
     from synthetic.threshold import ThresholdDetector
 
+    import cellseg.cli.classify
     import cellseg.cli.count
     import cellseg.cli.evaluate
     import cellseg.cli.results
