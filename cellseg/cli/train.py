@@ -209,7 +209,10 @@ def teach(
             f"F1 {score.f1:.3f} ± {score.f1_spread:.3f}"
         )
     if told.model is None:
-        say("the old heads stay, nothing is written: the new ones are not clearly better")
+        why = "the new ones are not clearly better"
+        if told.before.f1 == 1:
+            why = "these windows show no error of theirs; was anything corrected in them?"
+        say(f"the old heads stay, nothing is written: {why}")
         return
     say(f"taught model: {told.model}; it counts from score {told.score:g} on")
     say(f"use it: cellseg count SLIDE --model {shlex.quote(str(told.model))}")
