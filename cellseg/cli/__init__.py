@@ -138,6 +138,8 @@ def main() -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: os._exit(INTERRUPTED))
         say("interrupted; what is done is kept", err=True)
+        # One that came while text was executed, as a dataclass does, would be Python's exit code.
+        exec("")  # noqa: S102
         code = INTERRUPTED
     except BrokenPipeError:
         # The reader of stdout went away (head, less): nothing to say, nothing to flush.
