@@ -37,7 +37,7 @@ from cellseg.network.architecture import (
     Architecture,
 )
 from cellseg.network.inference import Wanted
-from cellseg.network.maskrcnn import build_maskrcnn, forward_batch
+from cellseg.network.maskrcnn import build_maskrcnn, find_in
 from cellseg.network.modelfile import RANGE, read_arrays
 from cellseg.network.roi_heads import TYPE_HIDDEN
 from cellseg.network.torch_inference import best_precision, make_ready
@@ -102,7 +102,7 @@ class Features:
         """Centres (x, y), (D, 2), and features (D, F)."""
         height, width = image.shape[1:]
         padded = F.pad(image, (0, -width % 32, 0, -height % 32), value=1.0)
-        (found,) = forward_batch(self.network, padded[None], Wanted(SCORE, types=True))
+        found = find_in(self.network, padded[None], Wanted(SCORE, types=True))
         boxes = found.boxes.astype(np.float64)
         return (boxes[:, :2] + boxes[:, 2:]) / 2, self.seen
 

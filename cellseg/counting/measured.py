@@ -187,8 +187,6 @@ class CellMeasurer:
         self, cells: Instances, raw: NDArray[np.generic], origin: tuple[int, int]
     ) -> NDArray[np.int64]:
         """The few cells without structure of their own: only they may be background."""
-        if not len(cells):
-            return np.empty(0, np.int64)
         lists = flatten(cells.masks)
         corner = (cells.boxes[:, :2] - origin)[lists.cell]
         pixels = raw[lists.y + corner[:, 0], lists.x + corner[:, 1]]

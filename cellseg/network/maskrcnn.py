@@ -172,36 +172,26 @@ def build_maskrcnn(
 
 
 @torch.inference_mode()
-def forward_batch(
-    model: GeneralizedRCNN, images: Tensor, wanted: Wanted, lap: Lap = no_lap
-) -> list[NetworkOutput]:
-    """Run the network on tiles (N, 3, H, W), float32, 0 … 1, H and W multiples of 32.
+def find_in(
+    model: GeneralizedRCNN, image: Tensor, wanted: Wanted, lap: Lap = no_lap
+) -> NetworkOutput:
+    """Run the network on an image (1, 3, H, W), float32, 0 … 1, H and W multiples of 32.
 
     The model is in evaluation mode, as built or made ready for counting.
     """
-    size = (images.shape[2], images.shape[3])
-    seen = model.transform.normalize(images)
+    size = (image.shape[2], image.shape[3])
     dtype = next(model.backbone.parameters()).dtype
-    seen = seen.to(dtype, memory_format=torch.channels_last)
+    seen = model.transform.normalize(image).to(dtype, memory_format=torch.channels_last)
     lap("preprocess")
     features = model.backbone(seen)
     lap("backbone")
-    proposals, _ = model.rpn(ImageList(seen, [size] * len(images)), features)
+    (boxes,), _ = model.rpn(ImageList(seen, [size]), features)
     lap("proposals")
     # RoIAlign samples between pixels, in float32; that for GPUs wants its channels first: turned
     # round once here and not at each call.
     exact = {name: level.float() for name, level in features.items()}
-    if images.device.type != "cpu":
+    if not image.is_cpu:
         exact = {name: level.contiguous() for name, level in exact.items()}
-    results = []
-    for index, boxes in enumerate(proposals):
-        levels = {name: level[index : index + 1] for name, level in exact.items()}
-        heads = cast(CellRoIHeads, model.roi_heads)
-        results.append(heads.find(levels, boxes, size, wanted, lap))
-    return [
-        NetworkOutput(
-            proposals=len(boxes),
-            **{name: tensor.cpu().numpy() for name, tensor in result.items()},
-        )
-        for boxes, result in zip(proposals, results, strict=True)
-    ]
+    found = cast(CellRoIHeads, model.roi_heads).find(exact, boxes, size, wanted, lap)
+    arrays = {name: tensor.cpu().numpy() for name, tensor in found.items()}
+    return NetworkOutput(proposals=len(boxes), **arrays)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from cellseg.network.inference import Wanted
-from cellseg.network.maskrcnn import forward_batch
+from cellseg.network.maskrcnn import find_in
 
 SAMPLES = 20_000
 """Of an image, at each layer."""
@@ -54,7 +54,7 @@ def input_ranges(
     ]
     try:
         for image in images:
-            forward_batch(model, image[None].to(device), Wanted(SCORE, types=True))
+            find_in(model, image[None].to(device), Wanted(SCORE, types=True))
     finally:
         for one in hooks:
             one.remove()

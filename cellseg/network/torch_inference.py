@@ -16,7 +16,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from cellseg.errors import SettingsError, WeightsError
 from cellseg.network.inference import Inference, NetworkOutput, Wanted, cores
-from cellseg.network.maskrcnn import forward_batch
+from cellseg.network.maskrcnn import find_in
 from cellseg.network.modelfile import ModelCard
 from cellseg.network.roi_heads import CellRoIHeads
 from cellseg.network.timer import Timer, no_lap
@@ -54,17 +54,15 @@ class TorchInference(Inference):
 
     def find(self, image: NDArray[np.float32], wanted: Wanted, timer: Timer) -> NetworkOutput:
         """See :meth:`Inference.find`."""
-        batch = torch.from_numpy(image)[None]
-        if self.device.type == "cuda":
-            batch = batch.pin_memory()
+        here, is_gpu = torch.from_numpy(image)[None], self.device.type == "cuda"
+        here = here.pin_memory() if is_gpu else here
 
         def compute() -> NetworkOutput:
             lap = timer.laps()
-            there = batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+            there = here.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
             # On a GPU a stage without a wait would show how long it took to ask for it.
-            parts = no_lap if self.device.type == "cuda" else lap
-            (found,) = forward_batch(self.model, there, wanted, parts)
-            if parts is no_lap:
+            found = find_in(self.model, there, wanted, no_lap if is_gpu else lap)
+            if is_gpu:
                 lap("network")
             return found
 
@@ -183,7 +181,7 @@ def _refuse_overflow(network: GeneralizedRCNN, path: str) -> None:
     device = next(network.parameters()).device
     ramp = torch.linspace(0, 1, 128, device=device).expand(1, 3, 128, 128)
     try:
-        forward_batch(network, ramp, Wanted())
+        find_in(network, ramp, Wanted())
     finally:
         for hook in hooks:
             hook.remove()

@@ -22,7 +22,7 @@ from cellseg.network.boxes import mean_samples, sampled, unsuppressed
 from cellseg.network.detect import MaskRCNNDetector, load_detector
 from cellseg.network.detector import DetectorInfo
 from cellseg.network.inference import Wanted
-from cellseg.network.maskrcnn import forward_batch
+from cellseg.network.maskrcnn import find_in
 from cellseg.network.modelfile import ModelCard, read_arrays
 from cellseg.network.paste import paste_all
 from cellseg.network.ranges import input_ranges
@@ -56,7 +56,7 @@ def test_folded_norms_compute_the_same(image, shape):
 @SHAPES
 def test_ready_for_counting_it_finds_the_same(image, shape):
     plain, ready = random_network(shape), make_ready(make_ready(random_network(shape)))
-    first, second = (forward_batch(model, image, Wanted(0.1))[0] for model in (plain, ready))
+    first, second = (find_in(model, image, Wanted(0.1)) for model in (plain, ready))
     assert len(first.boxes) == len(second.boxes) > 10
     np.testing.assert_allclose(first.boxes, second.boxes, atol=0.05)
     np.testing.assert_allclose(first.masks, second.masks, atol=0.01)
@@ -73,7 +73,7 @@ def test_in_half_precision_boxes_stay_exact(image, shape):
     assert boxes[0].dtype == torch.float32
     exact = boxes[0][:, 0]
     assert bool((exact != exact.bfloat16().float()).any()), "bfloat16 would have rounded them"
-    result = forward_batch(model, image, Wanted(0.1))[0]
+    result = find_in(model, image, Wanted(0.1))
     assert result.masks.dtype == result.scores.dtype == np.float32
     assert len(result.boxes) > 5
 
@@ -270,9 +270,9 @@ def test_a_score_is_a_mean_of_the_networks_own_and_of_the_masks_quality():
     model, image = random_network(shape), torch.from_numpy(images()[:1]).permute(0, 3, 1, 2)
     head = model.roi_heads.quality_head
     model.roi_heads.quality_head = None
-    plain = forward_batch(model, image, Wanted(0.01, 0.9))[0]
+    plain = find_in(model, image, Wanted(0.01, 0.9))
     model.roi_heads.quality_head = head
-    judged = forward_batch(model, image, Wanted(0.1, 0.9))[0]
+    judged = find_in(model, image, Wanted(0.1, 0.9))
     assert len(plain.boxes) == len(judged.boxes) > 10
     assert (np.diff(judged.scores) <= 0).all()
     order = np.abs(plain.boxes[:, None] - judged.boxes).max(2).argmin(0)
@@ -281,15 +281,15 @@ def test_a_score_is_a_mean_of_the_networks_own_and_of_the_masks_quality():
     np.testing.assert_allclose(judged.masks, plain.masks[order], atol=1e-4)
     # At a higher score the same ones are left.
     limit = float(np.median(judged.scores))
-    fewer = forward_batch(model, image, Wanted(limit, 0.9))[0]
+    fewer = find_in(model, image, Wanted(limit, 0.9))
     assert fewer.scores.tolist() == judged.scores[judged.scores > limit].tolist()
     with torch.no_grad():
         head.logits.bias.fill_(50.0)
-    best = forward_batch(model, image, Wanted(0.1, 0.9))[0]
+    best = find_in(model, image, Wanted(0.1, 0.9))
     np.testing.assert_allclose(best.scores**2, plain.scores, rtol=1e-4)
     with torch.no_grad():
         head.logits.bias.fill_(-50.0)
-    assert len(forward_batch(model, image, Wanted(0.1, 0.9))[0].boxes) == 0
+    assert len(find_in(model, image, Wanted(0.1, 0.9)).boxes) == 0
 
 
 def test_the_shipped_model_counts_in_8_bits_what_it_counts_in_torch():

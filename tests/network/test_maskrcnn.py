@@ -18,7 +18,7 @@ from cellseg.network.architecture import BACKBONES, DOUBT, LITE0_EPS, SMALL, Arc
 from cellseg.network.backbones import load_imagenet, with_pyramid
 from cellseg.network.detect import fine_masks, to_detections
 from cellseg.network.inference import NetworkOutput, Wanted
-from cellseg.network.maskrcnn import TrainingLimits, build_maskrcnn, forward_batch
+from cellseg.network.maskrcnn import TrainingLimits, build_maskrcnn, find_in
 from cellseg.network.modelfile import ModelCard
 from cellseg.network.roi_heads import SparsePool
 from cellseg.network.weights import load_model, read_model, save_model
@@ -252,7 +252,7 @@ def spied(heads, request):
 def test_mask_branch_sees_only_what_is_kept(model, request, score, least):
     seen = spied(model.roi_heads, request)
     wanted = Wanted(score, 0.9, fine_from_px=float("inf"))
-    (result,) = forward_batch(model, torch.rand(1, 3, 64, 64), wanted)
+    result = find_in(model, torch.rand(1, 3, 64, 64), wanted)
     assert result.proposals > len(result.boxes) >= least
     assert seen == [(len(result.boxes), 14)] * least
     assert result.masks.shape == (len(result.boxes), 28, 28)
@@ -266,10 +266,11 @@ def test_large_boxes_are_looked_at_twice(request, monkeypatch):
     heads = model.roi_heads
     images = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     images[1, :, 64:] = 0
-    found = forward_batch(model, images, Wanted(0.0, 0.9))
+    found = [find_in(model, one[None], Wanted(0.0, 0.9)) for one in images]
     limit = float(np.median(np.concatenate([sides(one.boxes) for one in found])))
     seen = spied(heads, request)
-    results = forward_batch(model, images, Wanted(0.0, 0.9, fine_from_px=limit))
+    wanted = Wanted(0.0, 0.9, fine_from_px=limit)
+    results = [find_in(model, one[None], wanted) for one in images]
     assert max(boxes for boxes, _ in seen) == 4
     assert {samples for _, samples in seen} == {14, 28}
     # What the second look says alone, from the pool and the branch themselves.
@@ -289,14 +290,14 @@ def test_large_boxes_are_looked_at_twice(request, monkeypatch):
 def test_filled_up_batches_of_a_gpu_change_no_mask(model, request, monkeypatch):
     assert roi_heads.filled_up(torch.zeros(3, 2, 5, 5, device="meta"), 7).shape == (7, 2, 5, 5)
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    (alone,) = forward_batch(model, image, Wanted(0.0, 0.9))
+    alone = find_in(model, image, Wanted(0.0, 0.9))
 
     def always(samples, number):
         return F.pad(samples, (0,) * 7 + (number - len(samples),))
 
     monkeypatch.setattr(roi_heads, "filled_up", always)
     seen = spied(model.roi_heads, request)
-    (filled,) = forward_batch(model, image, Wanted(0.0, 0.9))
+    filled = find_in(model, image, Wanted(0.0, 0.9))
     assert {boxes for boxes, _ in seen} == {roi_heads.MASKS_AT_ONCE}
     np.testing.assert_allclose(filled.masks, alone.masks, atol=1e-5)
 
