@@ -1,8 +1,11 @@
-"""The docs' pictures of napari, from the real window: ``napari_pictures.py SLIDE FOLDER``.
+"""The docs' pictures of napari, from the real window.
+
+    napari_pictures.py SLIDE FOLDER [FIELD POINTS]
 
 Opens an immunohistochemistry field, counts it with the panel's own button, colours cells,
 proposes a threshold, teaches by windows, and saves the window each time. Needs a display:
-``tools/with-display.sh .venv/bin/python docs/napari_pictures.py ki67_crop.tif docs/images``.
+``tools/with-display.sh .venv/bin/python docs/napari_pictures.py ki67_crop.tif docs/images``. With
+a field of BRCA-M2C and its ``points.csv`` the cell types of that field are clicked besides.
 """
 
 from __future__ import annotations
@@ -15,9 +18,12 @@ from pathlib import Path
 
 import napari
 import numpy as np
+import pandas as pd
 from cellseg_napari import _windows_box
 from PIL import Image
 from qtpy.QtWidgets import QApplication
+
+import cellseg
 
 SECONDS, UNSURE, WIDTH = 900.0, 0.75, 1280
 
@@ -91,6 +97,33 @@ def main(slide: Path, folder: Path, results: Path) -> None:
     viewer.close()
 
 
+def types(field: Path, points: Path, folder: Path, results: Path) -> None:
+    """Seven cells of each annotated class are clicked; a picture of the colours that follow."""
+    cellseg.count(field, output=results, mpp=0.5, protocol="he_20x")
+    viewer = napari.Viewer()
+    viewer.window.resize(WIDTH, 800 * WIDTH // 1280)
+    viewer.open(results / f"{field.stem}.cellseg", plugin="cellseg-slides")
+    _, panel = viewer.window.add_plugin_dock_widget("cellseg-slides", "Inspect and correct cells")
+    cells = panel.shown
+    cells.tabs.setCurrentWidget(cells.teach)
+    wait(seconds=2)
+    rows = pd.read_csv(results / f"{field.stem}.cellseg" / "cells.csv")
+    place = rows[["centroid_x_px", "centroid_y_px"]].to_numpy()
+    known = pd.read_csv(points).query("image == @field.name")
+    for name, group in known.groupby("class"):
+        cells.teach.name.setCurrentText(name)
+        for x, y in group[["x", "y"]].to_numpy()[:: max(1, len(group) // 7)][:7]:
+            near = np.hypot(*(place - (x, y)).T)
+            if near.min() < 6:
+                cells.teach.clicked(int(rows["label"][near.argmin()]))
+    viewer.reset_view()
+    viewer.scene.camera.zoom *= 1.4
+    save(viewer, folder / "napari-types.png")
+    viewer.close()
+
+
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
         main(Path(sys.argv[1]), Path(sys.argv[2]), Path(scratch))
+        if len(sys.argv) > 3:
+            types(Path(sys.argv[3]), Path(sys.argv[4]), Path(sys.argv[2]), Path(scratch))
