@@ -83,7 +83,7 @@ def main() -> None:
             same = (result.folder / "cells.csv").read_bytes() == table
             print(f"    table the same byte for byte: {same}")
         settings = json.loads((local.folder / "run.json").read_text())["settings"]
-        pixels = (settings["tile_px"] + 2 * settings["halo_px"]) ** 2 * 3
+        pixels = (settings["tile_px"][0] + 2 * settings["halo_px"]) ** 2 * 3
         print(f"a tile's instances: {np.mean(sizes):,.0f} bytes, its pixels: {pixels:,} bytes")
 
 

@@ -98,7 +98,7 @@ def main(slide: Path, folder: Path, results: Path) -> None:
 
 
 def types(field: Path, points: Path, folder: Path, results: Path) -> None:
-    """Seven cells of each annotated class are clicked; a picture of the colours that follow."""
+    """Up to seven cells of each annotated class are clicked; a picture of the colours."""
     cellseg.count(field, output=results, mpp=0.5, protocol="he_20x")
     viewer = napari.Viewer()
     viewer.window.resize(WIDTH, 800 * WIDTH // 1280)

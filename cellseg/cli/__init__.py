@@ -138,7 +138,8 @@ def main() -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: os._exit(INTERRUPTED))
         say("interrupted; what is done is kept", err=True)
-        # One that came while text was executed, as a dataclass does, would be Python's exit code.
+        # Python remembers one that left the ``exec`` of a string, as dataclasses use, and would end
+        # with its exit code in place of ours. To execute any string clears that.
         exec("")  # noqa: S102
         code = INTERRUPTED
     except BrokenPipeError:

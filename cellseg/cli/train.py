@@ -211,7 +211,7 @@ def teach(
     if told.model is None:
         why = "the new ones are not clearly better"
         if told.before.f1 == 1:
-            why = "these windows show no error of theirs; was anything corrected in them?"
+            why = "the old ones make no error in these windows; were the windows corrected?"
         say(f"the old heads stay, nothing is written: {why}")
         return
     say(f"taught model: {told.model}; it counts from score {told.score:g} on")

@@ -234,7 +234,7 @@ def _local_cluster() -> distributed.LocalCluster:
     try:
         return distributed.LocalCluster(
             n_workers=len(gpus) or cpu_workers(),
-            # Two threads a GPU: one reads while the other's tiles are in the network.
+            # Two tasks a GPU: one begins while the other ends.
             threads_per_worker=2 if gpus else 1,
             host="127.0.0.1",
             # Keys for this cluster alone: else anyone on the machine could run code in it.

@@ -30,17 +30,8 @@ from cellseg.network.tissue import TissueMask
 from cellseg.result.journal import Journal
 from cellseg.stain.dyes import Dyes
 from cellseg.stain.normalise import DARKEST
-from cellseg.table import (
-    REGION,
-    Column,
-    Scale,
-    channel_slugs,
-    columns,
-    dab_density,
-    flatten,
-    measure,
-    statistics,
-)
+from cellseg.table import REGION, Column, Scale, channel_slugs, columns, dab_density, measure
+from cellseg.table.spread import spreads
 from cellseg.text import visible
 
 ASKED_A_TILE = 50
@@ -163,7 +154,8 @@ class CellMeasurer:
         for tile, chosen in self._by_tile(settled.instances):
             whole = settled.take(chosen)
             raw, origin = self._pixels(whole.instances, tile)
-            even = self._even(whole.instances, raw, origin)
+            spread = spreads(whole.instances, raw, origin, self._source.scaled)
+            even = np.flatnonzero(spread < LEAST_SPREAD)  # the few that may be background
             gone = [
                 index
                 for index, (margin, crop) in zip(
@@ -182,17 +174,6 @@ class CellMeasurer:
                 table, part = table.iloc[held], part.take(held)
             self._tally.kept += len(part)
             yield MeasuredCells(part.instances, table)
-
-    def _even(
-        self, cells: Instances, raw: NDArray[np.generic], origin: tuple[int, int]
-    ) -> NDArray[np.int64]:
-        """The few cells without structure of their own: only they may be background."""
-        lists = flatten(cells.masks)
-        corner = (cells.boxes[:, :2] - origin)[lists.cell]
-        pixels = raw[lists.y + corner[:, 0], lists.x + corner[:, 1]]
-        seen = self._source.scaled(pixels[None])[0]
-        spread = [statistics(channel, lists)["std"] for channel in seen.T]
-        return np.flatnonzero(np.max(spread, axis=0) < LEAST_SPREAD)
 
     def _by_tile(self, instances: Instances) -> Iterator[tuple[Tile | None, NDArray[np.int64]]]:
         """Group cells by the tile whose padded box holds them; None for larger ones."""
@@ -300,7 +281,7 @@ def is_background(mask: NDArray[np.bool_], pixels: NDArray[np.float32]) -> bool:
     """
     inside = pixels[mask].astype(np.float64)
     if not inside.std(axis=0).max() < LEAST_SPREAD:
-        return False  # nearly all cells
+        return False
     ring = _ring(mask)
     if not ring.any():
         return False

@@ -87,11 +87,6 @@ class TileSource:
         """Normalised background."""
         return 0.0 if self.normaliser.light == "fluorescence" else 1.0
 
-    @property
-    def pixel_bytes(self) -> int:
-        """Of a pixel of ``raw``."""
-        return len(self.measured) * self.slide.dtype.itemsize
-
     def read(self, tile: Tile) -> TileFound:
         """Read a padded tile; blocks that do not decode are filled with background.
 

@@ -79,7 +79,7 @@ def overlay(
     ``cells``: outline the cells that grew around the nuclei, of an expanded result.
 
     A SettingsError if there is no such box on the slide, or ``output`` is no name of a picture. An
-    InputError if the slide was moved, is another one or cannot be read, or the table was changed.
+    InputError if the slide was moved, is another one or cannot be read, or the result was changed.
     An OutputError if the picture cannot be written.
     """
     result.check_table()

@@ -88,5 +88,5 @@ class Inference(Protocol):
         ...
 
     def free_memory(self) -> None:
-        """Give back what is kept for the next tile: after a slide, and where memory ran out."""
+        """Give back what is kept for the next tile, after a slide."""
         return None

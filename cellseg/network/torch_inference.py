@@ -25,17 +25,14 @@ from cellseg.network.weights import load_model
 Precision = Literal["float32", "bfloat16", "float16"]
 
 GPU_THREADS, GPU_STRIDE_PX = 8, 512
-"""Tiles under way beside a GPU, most of them read, pasted or waiting; of what their sides are a
-multiple, as each new shape costs cuDNN two or three seconds (``benchmarks/gpu.md``)."""
-
-ROOMY_BYTES = 6_000_000_000
-"""Free memory of a GPU from which tiles have twice the side."""
+"""Tiles under way beside a GPU; most are being read, pasted or are waiting. Sides of images are
+padded to multiples of the stride: each new shape costs cuDNN two or three seconds."""
 
 
 class TorchInference(Inference):
     """torchvision's Mask R-CNN with cellseg's heads, made ready for counting, on its device.
 
-    One thread of its own computes: in each new one cuDNN would look for its algorithms again. On a
+    One thread of its own computes: in each new thread cuDNN looks for its algorithms again. On a
     GPU other tiles are prepared and unpacked meanwhile.
     """
 
@@ -46,11 +43,9 @@ class TorchInference(Inference):
         first = next(model.parameters())
         self.device = first.device
         self.label = f"{self.device}, {str(first.dtype).removeprefix('torch.')}"
-        self._computing = ThreadPoolExecutor(1, thread_name_prefix="torch")
+        self.computing = ThreadPoolExecutor(1, thread_name_prefix="torch")
         if self.device.type == "cuda":
-            self.threads, self.stride_px = max(1, min(GPU_THREADS, cores())), GPU_STRIDE_PX
-            if torch.cuda.mem_get_info(self.device)[0] >= ROOMY_BYTES:
-                self.tile_px = 2 * self.tile_px
+            self.threads, self.stride_px = min(GPU_THREADS, cores()), GPU_STRIDE_PX
 
     def find(self, image: NDArray[np.float32], wanted: Wanted, timer: Timer) -> NetworkOutput:
         """See :meth:`Inference.find`."""
@@ -66,7 +61,7 @@ class TorchInference(Inference):
                 lap("network")
             return found
 
-        return self._computing.submit(compute).result()
+        return self.computing.submit(compute).result()
 
     def free_memory(self) -> None:
         if self.device.type == "cuda":
@@ -161,13 +156,14 @@ def load_torch(
     """
     target = pick_device(device)
     network, card = load_model(model, target)
-    ready = make_ready(network, precision or best_precision(target))
-    _refuse_overflow(ready, str(model))
-    return TorchInference(ready), card
+    found = TorchInference(make_ready(network, precision or best_precision(target)))
+    side = max(128, found.stride_px)
+    found.computing.submit(_refuse_overflow, found.model, str(model), side).result()
+    return found, card
 
 
 @torch.inference_mode()
-def _refuse_overflow(network: GeneralizedRCNN, path: str) -> None:
+def _refuse_overflow(network: GeneralizedRCNN, path: str, side: int) -> None:
     """A small grey ramp through the network: numbers that overflow would be no cells, unsaid."""
 
     def look(_: nn.Module, __: object, output: tuple[Tensor | list[Tensor], ...]) -> None:
@@ -179,7 +175,7 @@ def _refuse_overflow(network: GeneralizedRCNN, path: str) -> None:
     watched = (network.rpn.head, network.roi_heads.box_predictor)
     hooks = [part.register_forward_hook(look) for part in watched]
     device = next(network.parameters()).device
-    ramp = torch.linspace(0, 1, 128, device=device).expand(1, 3, 128, 128)
+    ramp = torch.linspace(0, 1, side, device=device).expand(1, 3, side, side)
     try:
         find_in(network, ramp, Wanted())
     finally:

@@ -34,7 +34,7 @@ class Change:
         self._staging, self._fresh = folder / STAGING, fresh
         self._removed: set[str] = set()
         self.kept = ""
-        """A copy of the ``cells.csv`` that took the place of one that somebody edited."""
+        """Name of the copy of a ``cells.csv`` that somebody edited; empty without one."""
 
     @property
     def result(self) -> Result:

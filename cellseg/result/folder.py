@@ -202,7 +202,9 @@ def _is_done(
     try:
         result = load_result(folder)
         is_same = result.run.get("key") == digest
-        file = result.changed() if is_same else None
+        # A table that somebody edited is theirs; it follows from the other files.
+        checked = [name for name in publish.CHECKED if name != publish.TABLE]
+        file = publish.changed(folder, result.run, names=checked) if is_same else None
     except InputError as error:
         parts = (publish.RUN, publish.TABLE, publish.MEASURED, publish.LABELS)
         if overwrite or not all(os.path.lexists(folder / name) for name in parts):

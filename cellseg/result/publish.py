@@ -225,12 +225,17 @@ def changed(
 
 def keep_edited(folder: Path, run: Mapping[str, object]) -> str:
     """Copy a ``cells.csv`` that somebody edited, which will be replaced; the copy's name, or ''."""
-    table = own_file(folder, TABLE)
-    if not table.is_file() or changed(folder, run, names=[TABLE]) is None:
+    table, edited = folder / TABLE, None
+    with suppress(InputError):  # a link that leads out of the folder, or too large
+        edited = changed(folder, run, names=[TABLE])
+    if edited is None or not table.is_file():
         return ""
     names = (f"cells-edited{number}.csv" for number in ("", *range(2, 10_000)))
     kept = next(folder / name for name in names if not lexists(folder / name))
-    shutil.copyfile(table, kept)
+    try:
+        os.link(table, kept)
+    except OSError:  # a drive without links
+        shutil.copyfile(table, kept)
     return kept.name
 
 

@@ -5,26 +5,6 @@ here, once, and ``docs/cells-csv.md`` documents the columns for people. Here bel
 arrays to columns and totals; reading slides belongs to ``slide``, and files to ``result``.
 """
 
-from cellseg.table._shape import flatten
-from cellseg.table._table import (
-    REGION,
-    Column,
-    Scale,
-    channel_slugs,
-    columns,
-    dab_density,
-    measure,
-    statistics,
-)
+from cellseg.table._table import REGION, Column, Scale, channel_slugs, columns, dab_density, measure
 
-__all__ = [
-    "REGION",
-    "Column",
-    "Scale",
-    "channel_slugs",
-    "columns",
-    "dab_density",
-    "flatten",
-    "measure",
-    "statistics",
-]
+__all__ = ["REGION", "Column", "Scale", "channel_slugs", "columns", "dab_density", "measure"]

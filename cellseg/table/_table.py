@@ -226,13 +226,12 @@ def measure(
         if column.name not in ADDED_LATER
     ]
     parts: dict[str, list[NDArray[np.generic]]] = {column.name: [] for column in wanted}
-    for batch in _batches(instances):
+    for batch in batches(instances):
         lists = flatten(batch.masks)
         found = {"score": batch.scores, **_geometry(batch, lists, scale)}
         if pixels is not None and channels:
-            corner = batch.boxes[:, :2] - origin
-            rows, places = lists.y + corner[lists.cell, 0], lists.x + corner[lists.cell, 1]
-            found |= _intensities(pixels[rows, places], lists, channels, stain, white)
+            values = inside(batch, lists, pixels, origin)
+            found |= _intensities(values, lists, channels, stain, white)
         for column in wanted:
             parts[column.name].append(found[column.name])
     return pd.DataFrame(
@@ -245,7 +244,15 @@ def measure(
     )
 
 
-def _batches(instances: Instances) -> Iterator[Instances]:
+def inside(
+    cells: Instances, lists: PixelLists, pixels: NDArray[np.generic], origin: tuple[int, int]
+) -> NDArray[np.generic]:
+    """Values of the cells' pixels, (M, C)."""
+    corner = (cells.boxes[:, :2] - origin)[lists.cell]
+    return pixels[lists.y + corner[:, 0], lists.x + corner[:, 1]]
+
+
+def batches(instances: Instances) -> Iterator[Instances]:
     """The instances in runs of about :data:`BATCH_PX` box pixels."""
     boxes = instances.boxes
     sizes = (boxes[:, 2] - boxes[:, 0] + 1) * (boxes[:, 3] - boxes[:, 1] + 1)

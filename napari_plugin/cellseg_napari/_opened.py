@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -24,7 +23,6 @@ from cellseg.derive.corrections.cells import CorrectedCells
 from cellseg.errors import CellsegError, SettingsError
 from cellseg.geometry import Box, LazyArray
 from cellseg.result import Result
-from cellseg.result.publish import TABLE
 from cellseg.slide import ChunkCache, Slide
 from cellseg.text import as_cell
 from cellseg_napari._words import warn
@@ -291,7 +289,7 @@ def write_labels(path: str, data: object, meta: dict[str, Any]) -> list[str]:
     try:
         if target.suffix.lower() == ".csv":
             if not opened.cells.touched:
-                shutil.copyfile(opened.result.file(TABLE), target)
+                opened.result.table.write_csv(target)
                 return [path]
             table = opened.cells.table()
             for name in ("image", "class", "object"):

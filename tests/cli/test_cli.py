@@ -1,6 +1,8 @@
 """The command line: exit codes, one clear line, JSON, folders, bad input."""
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -62,6 +64,17 @@ def test_an_unforeseen_error_is_one_line_and_the_others_are_counted(cellseg, tmp
     assert [entry["cells"] for entry in json.loads(out)] == [None, truth.count]
     assert "unexpected error, ZeroDivisionError: somewhere" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such exit codes there")
+def test_an_interrupt_while_text_is_executed_has_the_same_exit_code():
+    program = """
+import cellseg.cli
+cellseg.cli.cli = lambda **_: exec("raise KeyboardInterrupt")
+cellseg.cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "interrupted; what is done is kept\n")
 
 
 @pytest.mark.parametrize(

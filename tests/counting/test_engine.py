@@ -23,7 +23,7 @@ def number_of(tile):
 class Source:
     """Gives each tile its number as pixels; ``rotten`` ones do not decode."""
 
-    fill, pixel_bytes = 1.0, 3
+    fill = 1.0
     plan = SimpleNamespace(grid=GRID, pixel_um=0.5, protocol=load_protocol("he"))
 
     def __init__(self, rotten=lambda tile: False):

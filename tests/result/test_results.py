@@ -485,9 +485,7 @@ CHUNK = "labels.ome.zarr/0/0/0"
 @pytest.mark.parametrize(
     ("name", "change"),
     [
-        ("cells.csv", lambda data: b""),
-        ("cells.csv", lambda data: b"".join(data.splitlines(keepends=True)[:-1])),
-        ("cells.csv", lambda data: data.replace(b"tumour", b"normal", 1)),
+        ("measured.parquet", lambda data: data[:-9]),
         (CHUNK, lambda data: data[:-1]),
         (CHUNK, None),
         ("overview.png", None),

@@ -6,10 +6,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from finished import IHC, changed, counted_folder, edit
+from finished import IHC, changed, counted, counted_folder, edit, request_for
 from PIL import Image
 from scipy import ndimage
-from synthetic import DAB_THRESHOLDS, ImmunoScene, PyramidLayout, draw_immuno, write_pyramid
+from synthetic import (
+    DAB_THRESHOLDS,
+    ImmunoScene,
+    PyramidLayout,
+    draw_immuno,
+    write_disc_slide,
+    write_pyramid,
+)
 from synthetic.threshold import ThresholdDetector
 
 from cellseg.derive.corrections import Corrections
@@ -132,6 +139,25 @@ def test_a_table_that_somebody_edited_is_kept_beside_the_new_one(folder):
         assert "nukleus" not in path.read_text()
     _, notes = changed(folder, markers=one(0.1))
     assert not any("edited" in note for note in notes)
+
+
+def test_an_edited_table_is_kept_where_the_slide_is_counted_again(tmp_path):
+    slide = tmp_path / "a.tif"
+    write_disc_slide(slide, np.random.default_rng(0), shape=(150, 150))
+    result, _ = counted(request_for(slide, output=tmp_path))
+    table, rows = result.folder / "cells.csv", (result.folder / "cells.csv").read_text()
+    table.write_text("mine")
+    counted(request_for(slide, output=tmp_path, overwrite=False))
+    assert table.read_text() == "mine", "nothing was to be done"
+    counted(request_for(slide, output=tmp_path, score=0.31, overwrite=True))
+    assert (result.folder / "cells-edited.csv").read_text() == "mine"
+    assert table.read_text() == rows
+    # What a link leads to is nobody's table.
+    table.unlink()
+    table.symlink_to(slide)
+    counted(request_for(slide, output=tmp_path, score=0.32, overwrite=True))
+    assert table.read_text() == rows
+    assert not (result.folder / "cells-edited2.csv").exists()
 
 
 def test_measurements_that_were_changed_are_refused(folder):

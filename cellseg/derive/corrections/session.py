@@ -35,7 +35,7 @@ class Corrections(CorrectedCells):
     Automatic cells keep their labels; a new cell gets the next free one, and no label is ever
     used twice. All geometry is in lattice pixels, (y, x).
 
-    An InputError if the result has no label image, its table was changed, or its log is damaged.
+    An InputError if the result has no label image, was changed, or its log is damaged.
     """
 
     def __init__(self, result: Result) -> None:
