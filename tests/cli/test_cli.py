@@ -67,13 +67,15 @@ def test_an_unforeseen_error_is_one_line_and_the_others_are_counted(cellseg, tmp
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such exit codes there")
-def test_an_interrupt_while_text_is_executed_has_the_same_exit_code():
+def test_an_interrupt_while_text_is_executed_has_the_same_exit_code(tmp_path):
     program = """
 import cellseg.cli
 cellseg.cli.cli = lambda **_: exec("raise KeyboardInterrupt")
 cellseg.cli.main()
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    (tmp_path / "interrupted.py").write_text(program)
+    command = [sys.executable, "-m", "interrupted"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (130, "interrupted; what is done is kept\n")
 
 

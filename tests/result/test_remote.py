@@ -132,7 +132,9 @@ def test_a_result_behind_a_url_that_was_changed_is_not_vouched_for(memory, there
     counted(there)
     table = memory.cat_file("/results/discs.cellseg/cells.csv")
     memory.pipe_file("/results/discs.cellseg/cells.csv", table.replace(b",nucleus", b",nuclei "))
-    with pytest.raises(OutputError, match=r"^memory://results/.*cells\.csv was changed"):
+    measured = memory.cat_file("/results/discs.cellseg/measured.parquet")
+    memory.pipe_file("/results/discs.cellseg/measured.parquet", measured[:-9])
+    with pytest.raises(OutputError, match=r"^memory://results/.*measured\.parquet was changed"):
         counted(there)
     _, notes = counted(replace(there, overwrite=True))
     assert not any("nothing to do" in text for text in notes)
