@@ -112,6 +112,8 @@ def change(
     OutputError
         If the disk refuses, or a run is writing there; the result stays as it was.
     """
+    if unknown := decisions.keys() - Recipe.model_fields.keys():
+        raise TypeError(f"a recipe has no {', '.join(sorted(unknown))}")
     if "markers" in decisions:
         decisions = {"methods": (), "taught": None} | decisions
     elif decisions.get("taught") is not None:
@@ -126,8 +128,7 @@ def change(
                 )
             result = changed.commit()
             if changed.kept:
-                text = f"cells.csv was edited; it is made anew, the edited one is {changed.kept}"
-                notices.append(Notice(text))
+                notices.append(Notice(f"cells.csv is made anew; the edited one: {changed.kept}"))
     except NoThresholdError as error:
         result = load_result(Path(folder))
         asked, given = _undecided(recipe, result), Classification.of(result.run)

@@ -29,6 +29,7 @@ def cellseg(monkeypatch, capsys):
 
     def call(*args, ends=None):
         monkeypatch.setattr(sys, "argv", ["cellseg", *map(str, args)])
+        monkeypatch.setattr("cellseg.cli._exit", sys.exit)
         with pytest.raises(SystemExit) as ended:
             main()
         out, err = capsys.readouterr()

@@ -12,7 +12,9 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from io import StringIO
+from os import _exit
 from pathlib import Path
 
 import click
@@ -136,12 +138,12 @@ def main() -> None:
     except KeyboardInterrupt:
         # Whoever asks again means it: no more waiting for threads, and no traceback of theirs.
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: os._exit(INTERRUPTED))
+            signal.signal(number, lambda *_: _exit(INTERRUPTED))
         say("interrupted; what is done is kept", err=True)
-        # Python remembers one that left the ``exec`` of a string, as dataclasses use, and would end
-        # with its exit code in place of ours. To execute any string clears that.
-        exec("")  # noqa: S102
-        code = INTERRUPTED
+        # Libraries of which threads are still at work would abort at Python's own end.
+        with suppress(OSError):
+            sys.stdout.flush()
+        _exit(INTERRUPTED)
     except BrokenPipeError:
         # The reader of stdout went away (head, less): nothing to say, nothing to flush.
         _drop_stdout()

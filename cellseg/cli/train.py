@@ -209,10 +209,8 @@ def teach(
             f"F1 {score.f1:.3f} ± {score.f1_spread:.3f}"
         )
     if told.model is None:
-        why = "the new ones are not clearly better"
-        if told.before.f1 == 1:
-            why = "the old ones make no error in these windows; were the windows corrected?"
-        say(f"the old heads stay, nothing is written: {why}")
+        asked = "; were the windows corrected?" if told.before.f1 == 1 else ""
+        say(f"the old heads stay, nothing is written: the new ones are not clearly better{asked}")
         return
     say(f"taught model: {told.model}; it counts from score {told.score:g} on")
     say(f"use it: cellseg count SLIDE --model {shlex.quote(str(told.model))}")

@@ -156,11 +156,10 @@ class CellMeasurer:
             raw, origin = self._pixels(whole.instances, tile)
             spread = spreads(whole.instances, raw, origin, self._source.scaled)
             even = np.flatnonzero(spread < LEAST_SPREAD)  # the few that may be background
+            rings = _with_rings(whole.instances.take(even), raw, origin)
             gone = [
                 index
-                for index, (margin, crop) in zip(
-                    even, _with_rings(whole.instances.take(even), raw, origin), strict=True
-                )
+                for index, (margin, crop) in zip(even, rings, strict=True)
                 if np.isfinite(crop).all() and is_background(margin, self._source.scaled(crop))
             ]
             part = whole.take(np.setdiff1d(np.arange(len(whole)), gone))

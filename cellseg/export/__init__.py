@@ -53,6 +53,7 @@ def export(folder: str | Path, name: str) -> Path:
 
     module = _module(name)
     result = load_result(folder)
+    result.check_table()
     return add_file(result, name, lambda path: module.write(result, path))
 
 

@@ -206,7 +206,7 @@ def _is_done(
         checked = [name for name in publish.CHECKED if name != publish.TABLE]
         file = publish.changed(folder, result.run, names=checked) if is_same else None
     except InputError as error:
-        parts = (publish.RUN, publish.TABLE, publish.MEASURED, publish.LABELS)
+        parts = (publish.RUN, publish.MEASURED, publish.LABELS)
         if overwrite or not all(os.path.lexists(folder / name) for name in parts):
             return False  # somebody took a part away: nothing is left to lose
         why = str(error).removeprefix(f"{folder}: ")
@@ -223,6 +223,8 @@ def _is_done(
     elif file is not None:
         why = f"a count whose {file} was changed since"
     else:
+        if result.is_complete and not (folder / publish.TABLE).exists():
+            result.table.write_csv(folder / publish.TABLE)
         return result.is_complete
     if overwrite:
         return False

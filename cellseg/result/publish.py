@@ -232,10 +232,7 @@ def keep_edited(folder: Path, run: Mapping[str, object]) -> str:
         return ""
     names = (f"cells-edited{number}.csv" for number in ("", *range(2, 10_000)))
     kept = next(folder / name for name in names if not lexists(folder / name))
-    try:
-        os.link(table, kept)
-    except OSError:  # a drive without links
-        shutil.copyfile(table, kept)
+    shutil.copyfile(table, kept)
     return kept.name
 
 

@@ -155,8 +155,9 @@ class Result:
         return publish.changed(self.path, self.run)
 
     def check_table(self) -> None:
-        """Refuse a result whose ``measured.parquet`` was changed; nothing reads ``cells.csv``."""
-        if (name := publish.changed(self.path, self.run, names=[publish.MEASURED])) is not None:
+        """Refuse a result whose measurements or masks were changed; nothing reads ``cells.csv``."""
+        names = (publish.MEASURED, publish.LABELS)
+        if (name := publish.changed(self.path, self.run, names=names)) is not None:
             raise InputError(
                 f"{self.path}: its {name} was changed since it was counted, so that rows and "
                 "masks may not belong together; count the slide again",
@@ -331,9 +332,8 @@ def _loaded(path: Path) -> Result:
     result = Result(path, run=run, frame=frame)
     if label_token(path, publish.LABELS) != result.token:
         raise InputError(f"{path}: {publish.LABELS} is missing or belongs to another run")
-    for name in (publish.TABLE, publish.MEASURED):
-        if not (result.file(name).is_file() or (path / publish.FETCHED).is_file()):
-            raise InputError(f"{path}: {name} is missing")
+    if not (result.file(publish.MEASURED).is_file() or (path / publish.FETCHED).is_file()):
+        raise InputError(f"{path}: {publish.MEASURED} is missing")
     return result
 
 

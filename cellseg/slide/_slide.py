@@ -80,6 +80,9 @@ class Slide:
             for raster, (y, x) in self._pyramid
         )
         self.notes = (*content.notes, *size.notes)
+        said = content.pixel_size.mpp
+        if mpp and said and abs(mpp / said - 1) > 0.02:
+            self.notes += (Notice(f"the file says {said:.4g} µm/px, {mpp:g} is taken", hint="mpp"),)
         if content.n_images > 1 and not series:
             first = f"the first of {content.n_images} images is read"
             self.notes += (Notice(first, hint="series"),)

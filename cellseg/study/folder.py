@@ -71,14 +71,14 @@ class Study:
 def load_study(folder: Path, *, place: RemotePath | None = None) -> Study:
     """Read the records of all results below a folder.
 
-    Of a count and its corrected result the corrected one is taken; of one count that stands in
-    two folders (an image of the same stem came later) the newer. An InputError if there is no such
-    folder, or no result in it.
+    Of a count and its corrected result the corrected one is taken, unless the slide was counted
+    again since; of one count that stands in two folders (an image of the same stem came later) the
+    newer. An InputError if there is no such folder, or no result in it.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: {'is no folder' if folder.exists() else 'no such folder'}")
     newest: dict[tuple[str, str], tuple[Result, list[SummaryRow]]] = {}
-    replaced: set[Path] = set()
+    corrections: dict[Path, tuple[object, Path]] = {}
     unread: list[str] = []
     for names in _result_folders(folder, os.walk(folder)):
         path, inside = folder.joinpath(*names), "/".join(names) or folder.name
@@ -88,13 +88,19 @@ def load_study(folder: Path, *, place: RemotePath | None = None) -> Study:
         except CellsegError as error:
             unread.append(str(error))
             continue
-        automatic = result.section("corrected_from").get("folder")
-        if isinstance(automatic, str) and automatic:
-            replaced.add(path.with_name(automatic))
+        origin = result.section("corrected_from")
+        if isinstance(automatic := origin.get("folder"), str) and automatic:
+            corrections[path.with_name(automatic)] = origin.get("result"), path
         key = (rows[0]["path"], str(result.run.get("key")))
         if key not in newest or newest[key][1][0]["counted"] <= rows[0]["counted"]:
             newest[key] = (result, rows)
-    found = [(result, rows) for result, rows in newest.values() if result.path not in replaced]
+    tokens, left_out = {one.path: one.token for one, _ in newest.values()}, set()
+    for count, (token, path) in corrections.items():
+        is_current = tokens.get(count, token) == token
+        left_out.add(count if is_current else path)
+        said = f"{path}: holds corrections of an earlier count, and is left out"
+        unread += [] if is_current else [said]
+    found = [(result, rows) for result, rows in newest.values() if result.path not in left_out]
     if not found and not unread:
         raise InputError(f"{place or folder}: holds no results of cellseg")
     found.sort(key=lambda one: str(one[1][0]["result"]))

@@ -160,6 +160,11 @@ def test_an_edited_table_is_kept_where_the_slide_is_counted_again(tmp_path):
     assert not (result.folder / "cells-edited2.csv").exists()
 
 
+def test_a_decision_that_there_is_not_is_refused(folder):
+    with pytest.raises(TypeError, match="a recipe has no expnd, marker"):
+        change(folder, expnd=5, marker=1)
+
+
 def test_measurements_that_were_changed_are_refused(folder):
     path = folder / "measured.parquet"
     path.write_bytes(path.read_bytes() + b" ")

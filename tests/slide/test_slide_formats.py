@@ -85,6 +85,10 @@ def test_a_thumbnail_in_an_aperio_slide_has_no_pixel_size_of_its_own(tmp_path):
     for series, mpp in ((0, 0.499), (1, None)):
         with open_slide(tmp_path / "a.svs", series=series) as slide:
             assert slide.mpp == mpp
+    for mpp, said in ((0.5, False), (0.25, True)):
+        with open_slide(tmp_path / "a.svs", mpp=mpp) as slide:
+            assert slide.mpp == mpp
+            assert ("the file says 0.499 µm/px, 0.25 is taken" in slide.notes) == said
 
 
 def test_aperio_ycbcr_jpeg2000(tmp_path):

@@ -140,10 +140,16 @@ def test_a_folder_without_results_is_refused(tmp_path):
 
 def test_a_corrected_result_takes_the_place_of_the_automatic_one(tmp_path):
     made(tmp_path / "a.cellseg")
-    made(tmp_path / "a.corrected.cellseg", radii=(5, 6), corrected_from={"folder": "a.cellseg"})
+    origin = {"folder": "a.cellseg", "result": load_result(tmp_path / "a.cellseg").token}
+    made(tmp_path / "a.corrected.cellseg", radii=(5, 6), corrected_from=origin)
     rows = table(tmp_path)
     assert list(rows["result"]) == ["a.corrected.cellseg"]
     assert (rows["cells"][0], rows["corrected"][0]) == ("2", "true")
+    # Counted again since, the corrections are those of another count.
+    edit(tmp_path / "a.corrected.cellseg", corrected_from=origin | {"result": "earlier"})
+    study = load_study(tmp_path)
+    assert [row["result"] for row in study.rows] == ["a.cellseg"]
+    assert "corrections of an earlier count" in "".join(study.unread)
 
 
 def test_one_count_in_two_folders_is_told_once(tmp_path):
