@@ -30,7 +30,7 @@ from scipy.ndimage import label as label_image
 
 from cellseg.annotations.coco import read_coco
 from cellseg.errors import InputError, OutputError, SettingsError
-from cellseg.export import EXPORTS, check_exports, export, outlines_of
+from cellseg.export import EXPORTS, check_exports, export, outlines_of, write_export
 from cellseg.instances import Instances
 from cellseg.result.folder import ResultFolder
 from cellseg.result.result import load_result
@@ -554,8 +554,10 @@ def test_a_missing_package_is_told_with_its_extra_before_a_run(monkeypatch):
 def test_a_label_image_that_lacks_a_cell_is_told(tmp_path):
     result = counted(tmp_path / "a.cellseg")
     shutil.rmtree(result.file("labels.ome.zarr") / "0" / "1")
-    with pytest.raises(InputError, match=r"masks lack cell"):
+    with pytest.raises(InputError, match=r"labels\.ome\.zarr was changed"):
         export(result.path, "cells.geojson")
+    with pytest.raises(InputError, match=r"masks lack cell"):
+        write_export(result, "cells.geojson", tmp_path / "cells.geojson")
     assert sorted(entry.name for entry in result.path.iterdir()) == FILES
 
 
@@ -570,4 +572,4 @@ def test_a_table_with_impossible_boxes_is_an_input_error(tmp_path, box):
         table = table.set_column(place, table.column_names[place], [values])
     pq.write_table(table, path)
     with pytest.raises(InputError, match="row 1 is none on this slide"):
-        export(result.path, "cells.geojson")
+        write_export(load_result(result.path), "cells.geojson", tmp_path / "cells.geojson")
