@@ -88,7 +88,7 @@ def changing(folder: Path, *, is_checked: bool = True) -> Iterator[Change]:
     """Hold a finished result while it is changed; nothing changes without :meth:`Change.commit`.
 
     An InputError if the folder is no finished result; with ``is_checked`` also if somebody changed
-    its ``measured.parquet``. An OutputError if the disk refuses, or a run is writing there.
+    its measurements or masks. An OutputError if the disk refuses, or a run is writing there.
     """
     with output_errors(folder):
         if not (folder.is_dir() and is_ours(folder)):

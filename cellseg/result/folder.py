@@ -223,7 +223,7 @@ def _is_done(
     elif file is not None:
         why = f"a count whose {file} was changed since"
     else:
-        if result.is_complete and not (folder / publish.TABLE).exists():
+        if result.is_complete and not os.path.lexists(folder / publish.TABLE):
             result.table.write_csv(folder / publish.TABLE)
         return result.is_complete
     if overwrite:

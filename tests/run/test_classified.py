@@ -158,6 +158,10 @@ def test_an_edited_table_is_kept_where_the_slide_is_counted_again(tmp_path):
     counted(request_for(slide, output=tmp_path, score=0.32, overwrite=True))
     assert table.read_text() == rows
     assert not (result.folder / "cells-edited2.csv").exists()
+    table.unlink()
+    table.symlink_to(tmp_path / "elsewhere.csv")
+    counted(request_for(slide, output=tmp_path, score=0.32, overwrite=False))
+    assert not (tmp_path / "elsewhere.csv").exists(), "nothing is written through a link"
 
 
 def test_a_decision_that_there_is_not_is_refused(folder):
