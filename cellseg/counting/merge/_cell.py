@@ -13,25 +13,14 @@ from cellseg.counting.merge._masks import Corners, Mask
 from cellseg.geometry import Tile, TileGrid
 from cellseg.instances import Instances
 
+SAME_IOU = 0.5
+"""Outlines whose masks overlap by so much are of one cell."""
 
-@dataclass(frozen=True)
-class MergeRules:
-    """The numbers of the seam rule.
+MARGIN_PX = 8
+"""A tile contributes what touches its core widened by this; a whole has its middle within half."""
 
-    Outlines whose masks overlap by ``iou``, in (0, 1], are of one cell. A tile contributes what
-    touches its core widened by ``margin_px``; a whole has its middle within half of it. Closer than
-    ``part_px`` to an inner edge of the padded tile, an instance is a part.
-    """
-
-    iou: float = 0.5
-    margin_px: int = 8
-    part_px: int = 2
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.iou <= 1.0:
-            raise ValueError(f"expected an IoU in (0, 1], got {self.iou}")
-        if self.margin_px < 0 or self.part_px < 0:
-            raise ValueError(f"expected margins of at least 0 px, got {self}")
+PART_PX = 2
+"""Closer to an inner edge of the padded tile, an instance is a part."""
 
 
 @dataclass
@@ -58,7 +47,7 @@ class Settled:
 
     instances: Instances  # On the slide's lattice, in no particular order.
     stitched: NDArray[np.bool_]  # (N,): made of parts that several tiles saw.
-    touches_border: NDArray[np.bool_]  # (N,): closer to the slide's own edge than ``part_px``.
+    touches_border: NDArray[np.bool_]  # (N,): closer to the slide's own edge than :data:`PART_PX`.
 
     def __len__(self) -> int:
         return len(self.instances)
@@ -116,7 +105,7 @@ class Cell:
         )
 
 
-def handed_out(cells: Iterable[Cell], grid: TileGrid, part_px: int) -> Settled:
+def handed_out(cells: Iterable[Cell], grid: TileGrid) -> Settled:
     """The owned cells as a struct of arrays."""
     given = list(cells)
     results = [cell.result for cell in given if cell.result is not None]
@@ -127,6 +116,6 @@ def handed_out(cells: Iterable[Cell], grid: TileGrid, part_px: int) -> Settled:
         [mask for _, mask in results],
     )
     y0, x0, y1, x1 = instances.boxes.T
-    near = max(part_px, 1)
-    border = (y0 < near) | (x0 < near) | (y1 > grid.height - near) | (x1 > grid.width - near)
+    low, bottom, right = PART_PX, grid.height - PART_PX, grid.width - PART_PX
+    border = (y0 < low) | (x0 < low) | (y1 > bottom) | (x1 > right)
     return Settled(instances, np.array([cell.stitched for cell in given], dtype=np.bool_), border)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 
 import numpy as np
 
-from cellseg.counting.merge._cell import Cell, MergeRules, MergeStats, State
+from cellseg.counting.merge._cell import SAME_IOU, Cell, MergeStats, State
 from cellseg.counting.merge._masks import (
     Corners,
     Mask,
@@ -28,11 +28,8 @@ class OverlapGraph:
     Nothing is decided on less, so what comes out does not depend on when it is asked.
     """
 
-    def __init__(
-        self, grid: TileGrid, rules: MergeRules, absent: Collection[tuple[int, int]]
-    ) -> None:
+    def __init__(self, grid: TileGrid, absent: Collection[tuple[int, int]]) -> None:
         self._grid = grid
-        self._rules = rules
         self._absent = absent
         self._todo: list[Cell] = []
         self._settled: list[Cell] = []
@@ -120,7 +117,7 @@ class OverlapGraph:
         common = one.tile.padded.intersection(other.tile.padded)
         seen: Corners = (common.y0, common.x0, common.y1, common.x1)
         areas = [np.count_nonzero(window(cell.box, cell.mask, seen)) for cell in (one, other)]
-        return bool(shared >= self._rules.iou * (sum(areas) - shared))
+        return bool(shared >= SAME_IOU * (sum(areas) - shared))
 
     def _stitch(self, members: list[Cell]) -> None:
         """Put one cell in the place of parts that agree."""
@@ -171,7 +168,7 @@ class OverlapGraph:
             if other.part:
                 known = False
                 continue
-            same = shared >= self._rules.iou * (cell.area + other.area - shared)
+            same = shared >= SAME_IOU * (cell.area + other.area - shared)
             if same and other.before(cell):
                 if other.state is not State.OPEN:
                     self.stats.duplicates += 1

@@ -9,13 +9,19 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.counting.merge._cell import Cell, MergeRules, MergeStats, Settled, State, handed_out
+from cellseg.counting.merge._cell import (
+    MARGIN_PX,
+    PART_PX,
+    Cell,
+    MergeStats,
+    Settled,
+    State,
+    handed_out,
+)
 from cellseg.counting.merge._graph import OverlapGraph
 from cellseg.counting.merge._masks import Corners, Mask, meeting_pairs, tightened, window
 from cellseg.geometry import Box, Tile, TileGrid
 from cellseg.instances import Instances
-
-_RULES = MergeRules()
 
 
 class SeamMerger:
@@ -25,24 +31,17 @@ class SeamMerger:
     if one is not of the grid.
     """
 
-    def __init__(
-        self,
-        grid: TileGrid,
-        *,
-        rules: MergeRules = _RULES,
-        absent: Collection[tuple[int, int]] = (),
-    ) -> None:
+    def __init__(self, grid: TileGrid, *, absent: Collection[tuple[int, int]] = ()) -> None:
         for row, column in absent:
             if not (0 <= row < grid.rows and 0 <= column < grid.columns):
                 raise ValueError(
                     f"no tile ({row}, {column}) in a grid of {grid.rows} × {grid.columns}"
                 )
         self._grid = grid
-        self._rules = rules
         self._absent = frozenset(absent)
         self._in: set[tuple[int, int]] = set(self._absent)
         self._waiting: defaultdict[tuple[int, int], list[Cell]] = defaultdict(list)
-        self._graph = OverlapGraph(grid, rules, self._absent)
+        self._graph = OverlapGraph(grid, self._absent)
         self._serial = 0
 
     @property
@@ -75,14 +74,14 @@ class SeamMerger:
             boxes = np.array([cell.box for cell in cells], dtype=np.int64)
             for first, second in meeting_pairs(boxes, len(known)).tolist():
                 self._graph.link(cells[first], cells[second])
-        return handed_out(self._graph.settle(cells), self._grid, self._rules.part_px)
+        return handed_out(self._graph.settle(cells), self._grid)
 
     def finish(self) -> Settled:
         """The rest; ValueError if tiles are missing."""
         missing = len(self._grid) - len(self._in)
         if missing:
             raise ValueError(f"{missing} of {len(self._grid)} tiles are not in")
-        return handed_out(self._graph.settle(self._graph.open), self._grid, self._rules.part_px)
+        return handed_out(self._graph.settle(self._graph.open), self._grid)
 
     def _check(self, tile: Tile, instances: Instances) -> None:
         place = (tile.row, tile.column)
@@ -103,7 +102,7 @@ class SeamMerger:
 
     def _contributed(self, tile: Tile, instances: Instances) -> list[Cell]:
         """The instances that touch the widened core and are this tile's, with tight boxes."""
-        near = tile.core.widened(self._rules.margin_px)
+        near = tile.core.widened(MARGIN_PX)
         reach: Corners = (near.y0, near.x0, near.y1, near.x1)
         certain = _inside(instances.boxes, near).tolist()
         cells = []
@@ -121,7 +120,7 @@ class SeamMerger:
     def _is_anothers(self, tile: Tile, box: Corners) -> bool:
         """Whether an instance that is whole here is so, too, in the tile that owns its middle."""
         y, x = (box[0] + box[2]) // 2, (box[1] + box[3]) // 2
-        core, near = tile.core, self._rules.margin_px // 2
+        core, near = tile.core, MARGIN_PX // 2
         is_own = core.y0 - near <= y < core.y1 + near and core.x0 - near <= x < core.x1 + near
         owner = self._grid.owner(y, x)
         if is_own or owner in self._absent or self._is_part(box, tile.padded):
@@ -145,7 +144,7 @@ class SeamMerger:
         )
 
     def _is_part(self, box: Corners, padded: Box) -> bool:
-        near, grid = self._rules.part_px, self._grid
+        near, grid = PART_PX, self._grid
         return (
             (box[0] < padded.y0 + near and padded.y0 > 0)
             or (box[1] < padded.x0 + near and padded.x0 > 0)
