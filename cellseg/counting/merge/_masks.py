@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from cellseg.geometry import box_of
+
 Corners = tuple[int, int, int, int]
 """(y0, x0, y1, x1), half-open: a box without the cost of one."""
 
@@ -21,13 +23,8 @@ def tightened(box: Corners, mask: Mask) -> tuple[Corners, Mask] | None:
     some = np.count_nonzero  # several times faster than any() on so few pixels
     if some(mask[0]) and some(mask[-1]) and some(mask[:, 0]) and some(mask[:, -1]):
         return box, mask
-    ys = np.flatnonzero(mask.any(axis=1))
-    if not len(ys):
-        return None
-    xs = np.flatnonzero(mask.any(axis=0))
-    top, bottom, left, right = int(ys[0]), int(ys[-1]) + 1, int(xs[0]), int(xs[-1]) + 1
-    y, x = box[0], box[1]
-    return (y + top, x + left, y + bottom, x + right), mask[top:bottom, left:right]
+    inner = box_of(mask)
+    return None if inner is None else (inner.shifted(*box[:2]).corners, mask[inner.pixels])
 
 
 def window(box: Corners, mask: Mask, other: Corners) -> Mask:
