@@ -127,8 +127,8 @@ class OutputError(CellsegError, OSError):
 
 
 @contextmanager
-def _worded(
-    kinds: tuple[type[Exception], ...], worded: Callable[[Exception], CellsegError]
+def worded_by(
+    worded: Callable[[Exception], CellsegError], *kinds: type[Exception]
 ) -> Iterator[None]:
     """Turn what the disk says, and errors of ``kinds``, into another one; cellseg's own pass."""
     faults: tuple[type[Exception], ...] = (OSError, *kinds)
@@ -150,12 +150,14 @@ def input_errors(
             return InputError(f"{path}: cannot be read: {reason}")
         return InputError(f"{path}: {what}: {line_of(error)}")
 
-    return _worded(kinds, worded)
+    return worded_by(worded, *kinds)
 
 
 def output_errors(path: Path, *kinds: type[Exception]) -> AbstractContextManager[None]:
     """Turn what the disk says, and errors of ``kinds``, into one line that names ``path``."""
-    return _worded(kinds, lambda error: OutputError(f"{path}: cannot be written: {_said(error)}"))
+    return worded_by(
+        lambda error: OutputError(f"{path}: cannot be written: {_said(error)}"), *kinds
+    )
 
 
 def _said(error: Exception) -> str:

@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from cellseg.errors import CellsegError, ExistingResultError, OutputError, line_of
+from cellseg.errors import ExistingResultError, OutputError, line_of, worded_by
 from cellseg.result.files import remove
 from cellseg.result.journal import JOURNAL_FILES
 from cellseg.result.publish import (
@@ -195,11 +195,7 @@ def _files(folder: Path) -> Iterator[str]:
             yield name
 
 
-@contextmanager
-def _output_errors(url: RemotePath, more: str = "") -> Iterator[None]:
-    try:
-        yield
-    except CellsegError:
-        raise
-    except Exception as error:
-        raise OutputError(f"{url}: cannot be written ({line_of(error)}){more}") from error
+def _output_errors(url: RemotePath, more: str = "") -> AbstractContextManager[None]:
+    return worded_by(
+        lambda error: OutputError(f"{url}: cannot be written ({line_of(error)}){more}"), Exception
+    )

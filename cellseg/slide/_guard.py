@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
-from cellseg.errors import CellsegError, InputError, RegionError, line_of
+from cellseg.errors import InputError, RegionError, line_of, worded_by
 from cellseg.storage import Location, RemotePath
 
 STORAGE_PACKAGES = frozenset(
@@ -19,26 +19,24 @@ STORAGE_PACKAGES = frozenset(
 Found = TypeVar("Found")
 
 
-@contextmanager
 def reading(
     path: Location, what: str, *, kind: type[InputError] = InputError, advice: str = ""
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Let no exception but cellseg's own leave the block: others become one line, a ``kind``.
 
     It tells ``what`` could not be done, such as ``"is no readable TIFF"``, and gives ``advice``.
     """
-    try:
-        yield
-    except CellsegError:
-        raise
-    except Exception as error:
+
+    def worded(error: Exception) -> InputError:
         if kind is RegionError and _is_outage(error, path):
-            raise InputError(
+            return InputError(
                 f"{path.name}: cannot be read any more ({line_of(error)}); what is done is kept, "
                 "the same command goes on"
-            ) from error
+            )
         tail = f"; {advice}" if advice else ""
-        raise kind(f"{path.name}: {what} ({line_of(error)}){tail}") from error
+        return kind(f"{path.name}: {what} ({line_of(error)}){tail}")
+
+    return worded_by(worded, Exception)
 
 
 def opened(
