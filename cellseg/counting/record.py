@@ -104,7 +104,7 @@ class Recording:
             object_name=info.object,
             image_name=visible(image_name(count.slide.path)),
             facts=self._facts(quality, left_out),
-            record={**provenance(count, self.request), "quality": quality.as_dict()},
+            record={**provenance(count, self.request), "quality": asdict(quality)},
             quality=codes,
             tissue=_outline(count) if count.plan.prefilter else None,
             regions=self.request.regions,
@@ -221,7 +221,7 @@ def provenance(count: SlideCount, request: CountRequest) -> dict[str, object]:
             "skipped_area_share": count.skipped_share,
             "overview_step_px": overview_step(plan),
         },
-        "expected_sizes": _expected_sizes(plan, request, info).as_dict(),
+        "expected_sizes": asdict(_expected_sizes(plan, request, info)),
         "versions": {"python": platform.python_version(), **_versions()},
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -64,17 +64,13 @@ _Share = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What is known of a count's cells before they are counted."""
+    """What is known of cells before they are counted, as ``expected_sizes`` of ``run.json``."""
 
     limits_px: tuple[float, float]  # Areas between which cells are counted, level-0 px².
     usual_px: float | None
     """The model's usual object, diameter in level-0 px; None where one cannot know."""
     mpp: float | None
     own_model: bool  # The model is one that the user trained.
-
-    def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON, as ``expected_sizes`` of ``run.json``."""
-        return {**asdict(self), "limits_px": list(self.limits_px)}
 
     @classmethod
     def of(cls, run: Mapping[str, Any]) -> Expected | None:
@@ -248,10 +244,6 @@ class SlideQuality:
             return _QUALITY.validate_python(run["quality"])
         except (LookupError, ValueError):
             return None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return asdict(self)
 
     @property
     def faults(self) -> dict[str, float]:
