@@ -95,14 +95,7 @@ class Box:
 
     def intersects(self, other: Box) -> bool:
         """Whether the two share at least one pixel."""
-        return (
-            self.y0 < other.y1
-            and other.y0 < self.y1
-            and self.x0 < other.x1
-            and other.x0 < self.x1
-            and self.area > 0
-            and other.area > 0
-        )
+        return self.intersection(other).area > 0
 
 
 def box_of(mask: NDArray[np.bool_]) -> Box | None:

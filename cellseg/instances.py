@@ -73,8 +73,7 @@ class Instances:
         return len(self.masks)
 
     def box(self, index: int) -> Box:
-        y0, x0, y1, x1 = (int(v) for v in self.boxes[index])
-        return Box(y0, x0, y1, x1)
+        return Box(*self.boxes[index].tolist())
 
     @property
     def areas(self) -> NDArray[np.int64]:
