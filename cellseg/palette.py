@@ -56,18 +56,6 @@ def _shades(colour: RGB) -> Iterator[RGB]:
     yield red * 11 // 20, green * 11 // 20, blue * 11 // 20
 
 
-def as_rgb(given: object) -> RGB:
-    """A colour of a record that somebody else may have written; grey where it is none.
-
-    >>> as_rgb([255, 70, 60]), as_rgb("red")
-    ((255, 70, 60), (190, 190, 190))
-    """
-    match given:
-        case [int(r), int(g), int(b)] if {r, g, b} <= {*range(256)}:
-            return r, g, b
-    return OTHER
-
-
 def as_hex(colour: RGB) -> str:
     """A colour as pages write it.
 

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from os.path import lexists
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasPath, BaseModel, Field, field_validator
 
@@ -236,6 +236,9 @@ def keep_edited(folder: Path, run: Mapping[str, object]) -> str:
     return kept.name
 
 
+_Byte = Annotated[int, Field(ge=0, le=255)]
+
+
 class _ColumnRecord(BaseModel):
     name: str
     dtype: Literal["bool", "int64", "float32", "float64", "str"]
@@ -273,6 +276,7 @@ class RunRecord(_TableRecord):
     protocol: dict[str, Any] = {}
     settings: dict[str, Any] = {}
     spatial: dict[str, Any] | None = None
+    class_colours: dict[str, tuple[_Byte, _Byte, _Byte]] = {}
     score: float | None = Field(None, validation_alias=AliasPath("protocol", "score"))
     channels: list[str] | None = Field(None, validation_alias=AliasPath("settings", "channels"))
     by_class: list[str] = Field([], validation_alias=AliasPath("spatial", "by_class"))

@@ -17,7 +17,7 @@ from cellseg.annotations.geojson import read_regions
 from cellseg.annotations.region import Region, Regions
 from cellseg.errors import STAGING, InputError, Notice, OutputError, input_errors, line_of
 from cellseg.geometry import Box, Frame, LazyArray
-from cellseg.palette import RGB, as_rgb, colours
+from cellseg.palette import RGB, colours
 from cellseg.result import publish
 from cellseg.result.files import own_file, read_json, validated
 from cellseg.result.journal import JOURNAL_FILES, JOURNAL_NAME
@@ -78,7 +78,7 @@ class Result:
         """A colour for each of these classes, as every picture of the result has them."""
         given = self.section("class_colours")
         usual = iter(colours([name for name in names if name not in given], self.stain))
-        return [as_rgb(given[name]) if name in given else next(usual) for name in names]
+        return [tuple(given[name]) if name in given else next(usual) for name in names]
 
     @property
     def stain(self) -> str:
