@@ -262,6 +262,7 @@ class _FoundRecord(_TableRecord):
     types: list[str] = []
     doubts: list[str] = []
     warnings: list[str] = []
+    hints: dict[str, str] = {}
     interval: tuple[float, float] | None = None
     tissue_mm2: float | None = None
     tissue_mm2_in_regions: list[float] | None = None
@@ -273,6 +274,8 @@ class RunRecord(_TableRecord):
 
     found: _FoundRecord
     frame: Frame
+    doubts: list[str] = []
+    warnings: list[str] = []
     protocol: dict[str, Any] = {}
     settings: dict[str, Any] = {}
     spatial: dict[str, Any] | None = None

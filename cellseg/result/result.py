@@ -127,18 +127,13 @@ class Result:
     @property
     def doubts(self) -> tuple[str, ...]:
         """Why the count may be wrong, one line each."""
-        return self._lines("doubts")
+        return tuple(self.run.get("doubts", ()))
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a person should know of the count, one line each, with its hint."""
-        hints = self.section("found").get("hints")
-        known = hints if isinstance(hints, dict) else {}
-        return tuple(Notice(one, hint=str(known.get(one, ""))) for one in self._lines("warnings"))
-
-    def _lines(self, name: str) -> tuple[str, ...]:
-        found = self.run.get(name)
-        return tuple(map(str, found)) if isinstance(found, list) else ()
+        hints = self.section("found").get("hints", {})
+        return tuple(Notice(one, hint=hints.get(one, "")) for one in self.run.get("warnings", ()))
 
     def has_export(self, name: str) -> bool:
         """Whether an export was added, and is what it was then."""
