@@ -55,7 +55,7 @@ def classify(
     values = [np.asarray(table[marker.measure], np.float64) for marker in markers]
     # A value at the threshold is positive.
     each = [
-        np.searchsorted(_limits(m), v, side="right") for m, v in zip(markers, values, strict=True)
+        np.searchsorted(limits_of(m), v, side="right") for m, v in zip(markers, values, strict=True)
     ]
     found = np.ravel_multi_index(each, [len(_words(marker)) for marker in markers])
     is_measured = np.isfinite(values).all(axis=0)
@@ -159,7 +159,7 @@ def _beyond(marker: Marker, values: NDArray[np.float64]) -> Iterator[str]:
             f"{values.size - known.size:,} of {values.size:,} cells have no {marker.measure}: "
             "they keep the class that the model gave them"
         )
-    for limit in _limits(marker):
+    for limit in limits_of(marker):
         if known.size and not known.min() < limit <= known.max():
             side = "above all" if limit > known.max() else "below all"
             yield (
@@ -173,7 +173,7 @@ def indices_nearby(marker: Marker, values: NDArray[np.float64]) -> list[float] |
 
     None without values, and for a threshold that is not above 0.
     """
-    known, threshold = values[np.isfinite(values)], _limits(marker)[0]
+    known, threshold = values[np.isfinite(values)], limits_of(marker)[0]
     if not known.size or threshold <= 0:
         return None
     return [float((known >= times * threshold).mean()) for times in NEARBY]
@@ -306,7 +306,7 @@ class Classification(BaseModel):
                 {
                     "name": named(marker),
                     "measure": marker.measure,
-                    "thresholds": _limits(marker),
+                    "thresholds": limits_of(marker),
                     "method": self.methods[number],
                     **labelling(found, words, blocks),
                     "unmeasured": int((found == UNMEASURED).sum()),
@@ -332,7 +332,8 @@ class Classification(BaseModel):
         return found
 
 
-def _limits(marker: Marker) -> list[float]:
+def limits_of(marker: Marker) -> list[float]:
+    """Its one or three thresholds, which are numbers, ascending."""
     limits: list[float] = np.atleast_1d(np.asarray(marker.threshold, np.float64)).tolist()
     return limits
 

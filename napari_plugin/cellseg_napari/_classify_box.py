@@ -16,7 +16,7 @@ from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QColorDialog, QDoubleSpinBox, QFileDialog, QFormLayout, QHBoxLayout
 
 from cellseg.derive import Recipe
-from cellseg.derive.classes import Classification, classes_of, classify, named
+from cellseg.derive.classes import Classification, classes_of, classify, limits_of, named
 from cellseg.derive.clicks import click_on, made_of, read_classes, to_look_at, write_classes
 from cellseg.derive.scores import Blocks, labelling, spatial_blocks
 from cellseg.derive.threshold import propose
@@ -81,7 +81,7 @@ class ClassifyBox(Tab):
             self.edited()
         elif made is not None and len(made.markers) == 1:
             (marker,) = made.markers
-            self._take(marker.measure, thresholds(marker))
+            self._take(marker.measure, limits_of(marker))
         else:
             self._start()
 
@@ -129,7 +129,7 @@ class ClassifyBox(Tab):
 
     def edited(self) -> None:
         if self.marker is not None:
-            self._take(self.marker.measure, thresholds(self.marker))
+            self._take(self.marker.measure, limits_of(self.marker))
 
     def _chosen(self) -> Marker:
         if self.marker is None:
@@ -170,12 +170,6 @@ def marker_of(measure: str, handles: Sequence[float]) -> Marker:
         found.append(max(float(one), float(np.nextafter(found[-1], np.inf))))
     chosen: Any = tuple(found) if len(found) > 1 else found[0]
     return Marker(measure=measure, threshold=chosen)
-
-
-def thresholds(marker: Marker) -> list[float]:
-    """One or three, ascending."""
-    found: list[float] = np.atleast_1d(np.asarray(marker.threshold, np.float64)).tolist()
-    return found
 
 
 def said(codes: NDArray[np.int16], marker: Marker, blocks: Blocks | None = None) -> str:
