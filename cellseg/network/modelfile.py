@@ -194,11 +194,6 @@ def _check(file: Path, name: str, array: NDArray[Any], arrays: Arrays) -> None:
         raise WeightsError(f"{file}: damaged: {name} is no range about 0")
 
 
-def is_parameter(name: str, arrays: Mapping[str, object]) -> bool:
-    """Whether an array is the network's own, and no scale or range of another one."""
-    return not name.endswith((SCALE, RANGE)) or name.rpartition(".")[0] not in arrays
-
-
 def parameter(name: str, arrays: Arrays) -> NDArray[np.float32]:
     """One of the network's own arrays in float32, whatever it is stored as."""
     array = arrays[name].astype(np.float32)

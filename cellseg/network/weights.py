@@ -28,7 +28,6 @@ from cellseg.network.modelfile import (
     SCALE,
     ModelCard,
     content_of,
-    is_parameter,
     parameter,
     read_arrays,
 )
@@ -121,7 +120,8 @@ def network_of(state: dict[str, Tensor], num_classes: int, origin: str) -> Gener
 def read_model(path: str | Path) -> tuple[dict[str, Tensor], ModelCard]:
     """The network's arrays of a model file, in float32, and its card; errors of read_arrays."""
     arrays, card = read_arrays(path)
-    names = [name for name in arrays if is_parameter(name, arrays)]
+    # The others are scales and ranges of these.
+    names = [n for n in arrays if n.rpartition(".")[0] not in arrays]
     return {name: torch.from_numpy(parameter(name, arrays)) for name in names}, card
 
 
