@@ -87,27 +87,24 @@ def choose_planes(name: str, request: Request, size_z: int, size_t: int) -> Plan
             said = f"z: plane {planes[0]} of 0 … {size_z - 1}, the middle one, is read; others, or "
             notes.append(Notice(f"{said}a projection, can be chosen", hint="z"))
     else:
-        planes = (_in_range(name, "z", request.z, size_z),)
-    t = 0 if request.t is None else _in_range(name, "t", request.t, size_t)
+        planes = (_in_range(name, "plane z = ", request.z, size_z),)
+    t = 0 if request.t is None else _in_range(name, "plane t = ", request.t, size_t)
     if request.t is None and size_t > 1:
         said = f"t: time point 0 of 0 … {size_t - 1}, the first, is read; others can be chosen"
         notes.append(Notice(said, hint="t"))
     return Planes(planes, how, t, tuple(notes))
 
 
-def _in_range(name: str, axis: str, value: int, size: int) -> int:
+def _in_range(name: str, what: str, value: int, size: int) -> int:
     if not 0 <= value < size:
         have = f"0 … {size - 1}" if size > 1 else "only 0"
-        raise SettingsError(f"{name}: no plane {axis} = {value}; the file has {have}")
+        raise SettingsError(f"{name}: no {what}{value}; the file has {have}")
     return int(value)
 
 
 def choose_series(name: str, series: int, count: int) -> int:
     """The number of a series; SettingsError if the file does not have it."""
-    if not 0 <= series < count:
-        have = f"0 … {count - 1}" if count > 1 else "only 0"
-        raise SettingsError(f"{name}: no series {series}; the file has {have}")
-    return series
+    return _in_range(name, "series ", series, count)
 
 
 def channel_names(
