@@ -178,7 +178,8 @@ def _beyond_tissue(summary: Summary) -> Iterator[Notice]:
 
 def _far(summary: Summary, areas: AreaStatistics, expected: Expected) -> Iterator[Notice]:
     """A median size that is no nucleus's, or far from the model's usual object."""
-    diameter, mpp, usual = _diameter(areas.median), expected.mpp, expected.usual_px
+    diameter = 2 * math.sqrt(areas.median / math.pi)
+    mpp, usual = expected.mpp, expected.usual_px
     if usual is not None:
         low, high = usual / FAR, usual * FAR
         said = f"the model's usual {summary.object} is {expected.length(usual)}"
@@ -215,10 +216,6 @@ def _scaled(said: str, expected: Expected, *fields: str) -> Notice:
     else:
         asked, known = "are the pixel size and the protocol right?", ("mpp", "protocol")
     return Notice(f"{said}: {asked}", hint=",".join((*known, *fields)))
-
-
-def _diameter(area: float) -> float:
-    return 2 * math.sqrt(area / math.pi)
 
 
 @dataclass(frozen=True, kw_only=True)

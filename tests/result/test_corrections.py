@@ -12,7 +12,6 @@ from synthetic import write_disc_slide
 from cellseg.annotations.coco import read_coco
 from cellseg.derive.corrections import Corrections, PatchedPyramid, export_training
 from cellseg.derive.corrections.session import joined, split_along, split_in_two
-from cellseg.derive.corrections.write import corrected_path
 from cellseg.errors import InputError, OutputError, SettingsError
 from cellseg.geometry import Box
 from cellseg.protocol import load_protocol
@@ -231,7 +230,7 @@ def test_all_of_it_saved_and_reopened(folder, monkeypatch):
     corrections.delete([9])
     corrections.undo()
     saved = save(corrections)
-    assert saved.path == corrected_path(folder)
+    assert saved.path == folder.with_name(f"{folder.stem}.corrected.cellseg")
     assert saved.path.name == "discs.corrected.cellseg"
     again = Corrections.open(folder)
     assert np.array_equal(image(again), image(corrections))

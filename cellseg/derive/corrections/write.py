@@ -38,11 +38,6 @@ SMALLEST_PX = 9
 """The remains of a cell at a window's edge, below this, are not outlined."""
 
 
-def corrected_path(folder: Path) -> Path:
-    """``slide.cellseg`` to ``slide.corrected.cellseg``, beside it."""
-    return folder.with_name(f"{folder.name.removesuffix('.cellseg')}.corrected.cellseg")
-
-
 def write_corrected(
     corrections: Corrections, folder: Path | None, complete: Callable[[Change], None]
 ) -> Result:
@@ -51,7 +46,8 @@ def write_corrected(
     ``complete`` gets the change with the corrected cells, and adds what follows from them.
     """
     result = corrections.result
-    path = Path(folder) if folder else corrected_path(result.path)
+    name = f"{result.path.name.removesuffix('.cellseg')}.corrected.cellseg"
+    path = Path(folder) if folder else result.path.with_name(name)
     result.check_current()
     _refuse_other(path, result)
     edits = [edit.summary() for edit in corrections.edits]
