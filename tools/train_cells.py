@@ -123,13 +123,13 @@ def scaled(image: AnnotatedImage, name: str) -> AnnotatedImage:
     zooms = ASSAYS[name].zooms
     zoom = next(zoom for start, zoom in zooms.items() if image.name.startswith(start))
     if name != "ldc_hemocytometer":
-        return image.changed(zoom=zoom)
+        return replace(image, zoom=zoom)
     height, width = image.pixels.shape[:2]
     edge = np.ones((height, width), bool)
     edge[EDGE_PX:-EDGE_PX, EDGE_PX:-EDGE_PX] = False
     for y0, x0, y1, x1 in image.boxes:
         edge[y0:y1, x0:x1] = False
-    return image.changed(zoom=zoom, ignored=((Box(0, 0, height, width), edge),))
+    return replace(image, zoom=zoom, ignored=((Box(0, 0, height, width), edge),))
 
 
 class Crops(IterableDataset[list[Crop]]):
@@ -369,7 +369,7 @@ def main(
     sets: dict[str, list[AnnotatedImage]] = {name: [] for name in ASSAYS}
     for image in whole.images:
         name = image.group.split("/")[0]
-        sets[name].append(scaled(image.changed(classes=order[image.classes]), name))
+        sets[name].append(scaled(replace(image, classes=order[image.classes]), name))
     if model is not None:
         exported(output, model, sets)
         return

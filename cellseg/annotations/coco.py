@@ -94,7 +94,7 @@ def shown_faults(faults: Sequence[str]) -> list[str]:
 def with_classes(data: DataSet, classes: tuple[str, ...]) -> list[AnnotatedImage]:
     """The images of ``data``, their class indices moved to another list of names."""
     to = np.array([classes.index(name) for name in data.classes], dtype=np.int64)
-    return [image.changed(classes=to[image.classes]) for image in data.images]
+    return [replace(image, classes=to[image.classes]) for image in data.images]
 
 
 class _Entry(BaseModel):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,10 +35,6 @@ class AnnotatedImage:
     outlined: NDArray[np.bool_] | None = None
     ignored: tuple[Outline, ...] = ()
     scale: Normaliser | None = None  # Of the slide that it is a window of; else fitted to itself.
-
-    def changed(self, **fields: Any) -> AnnotatedImage:  # noqa: ANN401
-        """A copy with other classes, pixel size or zoom; arrays are shared."""
-        return replace(self, **fields)
 
     @cached_property
     def normaliser(self) -> Normaliser:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import NamedTuple
 
@@ -74,7 +75,7 @@ def views_of(network: GeneralizedRCNN, lessons: Sequence[Lesson]) -> list[View]:
     rng, found = np.random.default_rng(0), []
     for number, view in product(range(len(lessons)), range(VIEWS)):
         image, whole = lessons[number]
-        image = image.changed(zoom=image.zoom * SCALES[view % len(SCALES)])
+        image = replace(image, zoom=image.zoom * SCALES[view % len(SCALES)])
         side = round(SIDE_PX / image.zoom)
         room = (whole.height - side, whole.width - side)
         y, x = (int(rng.integers(max(0, most) + 1)) for most in room)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -88,7 +88,7 @@ def prepare(request: TrainRequest, tell: Report) -> Prepared:
     for note in whole.notes:
         tell(Notice(note))
     images, held = (
-        [one if one.mpp is not None else one.changed(mpp=request.mpp) for one in part]
+        [one if one.mpp is not None else replace(one, mpp=request.mpp) for one in part]
         for part in (images, held)
     )
     mpp = network_mpp(images)
@@ -140,7 +140,7 @@ def network_mpp(images: list[AnnotatedImage]) -> float | None:
 def _zoomed(images: list[AnnotatedImage], mpp: float | None) -> list[AnnotatedImage]:
     if mpp is None:
         return images
-    return [image.changed(zoom=(image.mpp or mpp) / mpp) for image in images]
+    return [replace(image, zoom=(image.mpp or mpp) / mpp) for image in images]
 
 
 def _usual_diameter(images: list[AnnotatedImage]) -> float:

@@ -209,7 +209,7 @@ def lessons_of(
         found = _corrected(result, _done(result, path, done), classes)
     share = float(result.section("protocol").get("dab_share", 1.0))
     return [
-        Lesson(image.changed(scale=replace(image.normaliser, dab=share)), window)
+        Lesson(replace(image, scale=replace(image.normaliser, dab=share)), window)
         for image, window in found
     ]
 
@@ -264,7 +264,9 @@ def _annotated(path: Path, mpp: float | None, classes: tuple[str, ...]) -> list[
     kinds = np.array([_kind(name, classes) for name in data.classes], np.int64)
     return [
         Lesson(
-            one.changed(classes=kinds[one.classes], zoom=one.mpp / mpp if one.mpp and mpp else 1.0),
+            replace(
+                one, classes=kinds[one.classes], zoom=one.mpp / mpp if one.mpp and mpp else 1.0
+            ),
             Box(0, 0, *one.pixels.shape[:2]),
         )
         for one in data.images

@@ -184,9 +184,9 @@ def test_scale_of_the_network(tmp_path):
     assert data.mpp == pytest.approx(0.5)
     assert (len(data.train), len(data.held)) == (2, 1)
     # Known and different pixel sizes meet at their median.
-    images = [data.train[0].changed(mpp=value) for value in (0.25, 0.5, 0.5)]
+    images = [replace(data.train[0], mpp=value) for value in (0.25, 0.5, 0.5)]
     assert network_mpp(images) == pytest.approx(0.5)
-    assert network_mpp([*images, data.train[0].changed(mpp=None)]) is None
+    assert network_mpp([*images, replace(data.train[0], mpp=None)]) is None
     # Without any pixel size, images are taken as they are.
     plain = prepared(project(tmp_path / "b"))
     assert plain.mpp is None
