@@ -63,15 +63,11 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Histogram:
-    """Cells by their value: counts, (B,), between equally spaced edges, (B + 1,).
-
-    ``below`` and ``above`` are cells beyond the edges.
-    """
+    """Cells by their value: counts, (B,), between equally spaced edges, (B + 1,)."""
 
     counts: NDArray[np.int64]
     edges: Floats
-    below: int
-    above: int
+    beyond: int  # Cells beyond the edges, on either side.
 
     @property
     def centres(self) -> Floats:
@@ -83,15 +79,14 @@ def histogram(values: ArrayLike, bins: int = 256) -> Histogram:
     """Count cells by value, from the 0.1th to the 99.9th percentile and a tenth beyond."""
     known = _finite(values)
     if not known.size:
-        return Histogram(np.zeros(bins, np.int64), np.linspace(0, 1, bins + 1), 0, 0)
+        return Histogram(np.zeros(bins, np.int64), np.linspace(0, 1, bins + 1), 0)
     low, high = np.percentile(known, _SPAN_PERCENT)
     room = 0.1 * (high - low) or max(abs(float(low)), 1.0) / 100
     low, high = max(known.min(), low - room), min(known.max(), high + room)
     if low == high:
         low, high = low - room, high + room
     counts, edges = np.histogram(known, bins, (low, high))
-    below, above = int((known < low).sum()), int((known > high).sum())
-    return Histogram(counts.astype(np.int64), edges, below, above)
+    return Histogram(counts.astype(np.int64), edges, known.size - int(counts.sum()))
 
 
 class NoThresholdError(SettingsError):

@@ -67,8 +67,8 @@ def _draw(axes: Axes, values: NDArray[np.float64], marker: Marker, method: str, 
     axes.set_ylabel("cells (root scale)")
     title = f"{named(marker)}: {marker.measure} of {seen.counts.sum():,} cells"
     said = ", ".join(f"{(values >= limit).sum():,} at or above {limit:g}" for limit in limits)
-    if beyond := seen.below + seen.above:
-        said += f"; {beyond:,} beyond this picture"
+    if seen.beyond:
+        said += f"; {seen.beyond:,} beyond this picture"
     # Names come from files; a dollar sign would be taken for a formula.
     plain = [visible(text).replace("$", r"\$") for text in (title, f"threshold: {method}; {said}")]
     axes.set_title(plain[0], loc="left", fontsize=12)
