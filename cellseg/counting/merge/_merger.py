@@ -27,16 +27,10 @@ from cellseg.instances import Instances
 class SeamMerger:
     """Merges the instances of tiles that come in any order.
 
-    The tiles that are ``absent``, (row, column), never come, because they were skipped. ValueError
-    if one is not of the grid.
+    The tiles that are ``absent``, (row, column), never come, because they were skipped.
     """
 
     def __init__(self, grid: TileGrid, *, absent: Collection[tuple[int, int]] = ()) -> None:
-        for row, column in absent:
-            if not (0 <= row < grid.rows and 0 <= column < grid.columns):
-                raise ValueError(
-                    f"no tile ({row}, {column}) in a grid of {grid.rows} × {grid.columns}"
-                )
         self._grid = grid
         self._absent = frozenset(absent)
         self._in: set[tuple[int, int]] = set(self._absent)
@@ -53,8 +47,8 @@ class SeamMerger:
         """Take in one tile, each once; returns the cells that became final.
 
         ``instances`` were found in ``tile.padded``, on the slide's lattice; none if the tile
-        failed. ValueError if the tile is not of this grid, is in already or was called absent, or
-        if an instance lies outside of the padded tile or has a score that is no number.
+        failed. ValueError if the tile is in already or was called absent, or if an instance lies
+        outside of the padded tile or has a score that is no number.
         """
         place = (tile.row, tile.column)
         self._check(tile, instances)
@@ -85,8 +79,6 @@ class SeamMerger:
 
     def _check(self, tile: Tile, instances: Instances) -> None:
         place = (tile.row, tile.column)
-        if tile != self._grid.at(*place):
-            raise ValueError(f"tile {place} is not of this grid: {tile}")
         if place in self._in:
             state = "was called absent" if place in self._absent else "is in already"
             raise ValueError(f"tile {place} {state}")
