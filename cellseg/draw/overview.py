@@ -120,14 +120,12 @@ def _counts(
 class Density:
     """How dense cells lie: cells per ``unit`` of area, smoothed, float32 (H, W).
 
-    ``top`` is what the brightest colour stands for, ``sigma_px`` and ``kernel`` are the Gaussian's
-    width in pixels of the overview and for people.
+    ``top`` is what the brightest colour stands for, ``kernel`` the Gaussian's width for people.
     """
 
     values: NDArray[np.float32]
     top: float
     unit: str
-    sigma_px: float
     kernel: str
 
     @classmethod
@@ -142,7 +140,6 @@ class Density:
             values,
             nice_ceiling(float(np.percentile(seen, 99.5))) if seen.size else 1.0,
             "cells / megapixel" if in_px else "cells / mm²",
-            sigma / side,
             f"{sigma:,.6g} {'px' if in_px else 'µm'}",
         )
 
