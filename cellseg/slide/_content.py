@@ -43,11 +43,6 @@ class Content:
     n_series: int = 1  # All that can be chosen, the pictures among them.
     pictures: tuple[tuple[int, str], ...] = ()  # Series and name: of the label, of the whole.
 
-    @property
-    def n_images(self) -> int:
-        """Series that are no picture of the label or of the whole."""
-        return self.n_series - len(self.pictures)
-
 
 @dataclass(frozen=True)
 class Planes:

@@ -83,8 +83,9 @@ class Slide:
         said = content.pixel_size.mpp
         if mpp and said and abs(mpp / said - 1) > 0.02:
             self.notes += (Notice(f"the file says {said:.4g} µm/px, {mpp:g} is taken", hint="mpp"),)
-        if content.n_images > 1 and not series:
-            first = f"the first of {content.n_images} images is read"
+        n_images = content.n_series - len(content.pictures)
+        if n_images > 1 and not series:
+            first = f"the first of {n_images} images is read"
             self.notes += (Notice(first, hint="series"),)
         self.size_z, self.size_t = content.size_z, content.size_t
 
