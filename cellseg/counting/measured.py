@@ -31,7 +31,6 @@ from cellseg.result.journal import Journal
 from cellseg.stain.dyes import Dyes
 from cellseg.stain.normalise import DARKEST
 from cellseg.table import REGION, Column, Scale, channel_slugs, columns, dab_density, measure
-from cellseg.table.spread import spreads
 from cellseg.text import visible
 
 ASKED_A_TILE = 50
@@ -154,19 +153,27 @@ class CellMeasurer:
         for tile, chosen in self._by_tile(settled.instances):
             whole = settled.take(chosen)
             raw, origin = self._pixels(whole.instances, tile)
-            spread = spreads(whole.instances, raw, origin, self._source.scaled)
-            even = np.flatnonzero(spread < LEAST_SPREAD)  # the few that may be background
+            table = measure(
+                whole.instances, raw, origin, scale=self.scale, channels=self._channels,
+                stain=self._protocol.stain, white=self._white, scaled=self._source.scaled,
+            )  # fmt: skip
+            # The few that may be background.
+            even = np.flatnonzero(table.pop("spread") < LEAST_SPREAD)
             rings = _with_rings(whole.instances.take(even), raw, origin)
             gone = [
                 index
                 for index, (margin, crop) in zip(even, rings, strict=True)
                 if np.isfinite(crop).all() and is_background(margin, self._source.scaled(crop))
             ]
-            part = whole.take(np.setdiff1d(np.arange(len(whole)), gone))
-            self._tally.background += len(whole) - len(part)
-            if not len(part):
+            kept = np.setdiff1d(np.arange(len(whole)), gone)
+            self._tally.background += len(gone)
+            if not len(kept):
                 continue
-            table = self._table(part, raw, origin)
+            part, table = whole.take(kept), table.iloc[kept]
+            if self._channels and self._protocol.stain == "ihc" and raw.shape[-1] == 3:
+                self._look_at_limit(part.instances, raw, origin)
+                self._look_around(part.instances, raw, origin)
+            table = self._named(table, part)
             if self._regions is not None:
                 place = table["centroid_y_px"], table["centroid_x_px"]
                 held = np.unique(self._regions.holding(*place)[0])
@@ -188,23 +195,6 @@ class CellMeasurer:
                     yield None, np.array([index])
             else:
                 yield self._grid.at(*key), np.array(chosen)
-
-    def _table(
-        self, part: Settled, raw: NDArray[np.generic], origin: tuple[int, int]
-    ) -> pd.DataFrame:
-        if self._channels and self._protocol.stain == "ihc" and raw.shape[-1] == 3:
-            self._look_at_limit(part.instances, raw, origin)
-            self._look_around(part.instances, raw, origin)
-        table = measure(
-            part.instances,
-            raw if self._channels else None,
-            origin,
-            scale=self.scale,
-            channels=self._channels,
-            stain=self._protocol.stain,
-            white=self._white,
-        )
-        return self._named(table, part)
 
     def _look_at_limit(
         self, part: Instances, raw: NDArray[np.generic], origin: tuple[int, int]

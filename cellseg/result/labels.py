@@ -67,7 +67,7 @@ def write_labels(
             chunks=(min(CHUNK_PX, shape[0]), min(CHUNK_PX, shape[1])),
             dtype="uint32",
             fill_value=0,
-            compressors=Blosc(cname="zstd", clevel=5, shuffle=Blosc.SHUFFLE),
+            compressors=Blosc(cname="zstd", clevel=3, shuffle=Blosc.SHUFFLE),
             chunk_key_encoding={"name": "v2", "separator": "/"},
             config={"write_empty_chunks": False},
         )

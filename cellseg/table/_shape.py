@@ -58,13 +58,13 @@ def flatten(masks: Sequence[NDArray[np.bool_]]) -> PixelLists:
     places = zip(masks, offsets.tolist(), ends.tolist(), strides.tolist(), strict=True)
     for mask, first, end, stride in places:
         flat[first:end].reshape(-1, stride)[1:, 1:] = mask
-    counts = np.array([np.count_nonzero(mask) for mask in masks], dtype=np.int64)
+    at = np.flatnonzero(flat)
+    counts = np.diff(np.searchsorted(at, ends), prepend=0)
     if not counts.all():
         raise ValueError(f"mask {int(np.argmin(counts))} has no pixel set")
-    at = np.flatnonzero(flat)
     cell = np.repeat(np.arange(len(masks)), counts)
-    stride_at = strides[cell]
-    y, x = np.divmod(at - offsets[cell], stride_at)
+    stride_at = np.repeat(strides, counts)
+    y, x = np.divmod(at - np.repeat(offsets, counts), stride_at)
     starts = np.cumsum(counts) - counts
     above = at - stride_at
     seen_straight = flat[at - 1].astype(np.int64) + flat[above]
@@ -128,8 +128,8 @@ def bounds(pixels: PixelLists) -> Floats:
 
 def _ellipses(pixels: PixelLists) -> dict[str, Floats]:
     """Axes, eccentricity and orientation from the second central moments."""
-    y = pixels.y - pixels.means(pixels.y)[pixels.cell]
-    x = pixels.x - pixels.means(pixels.x)[pixels.cell]
+    y = pixels.y - np.repeat(pixels.means(pixels.y), pixels.counts)
+    x = pixels.x - np.repeat(pixels.means(pixels.x), pixels.counts)
     yy, xx, yx = pixels.means(y * y), pixels.means(x * x), pixels.means(y * x)
     spread, lean = yy + xx, np.hypot(yy - xx, 2 * yx)
     major = (spread + lean) / 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +28,8 @@ RGB = ("red", "green", "blue")
 ADDED_LATER = ("label", "image", "t", "class", "object", "touches_border", "stitched", REGION)
 """Columns that only the whole run knows."""
 
-BATCH_PX = 1_000_000
-"""Box pixels that are measured at once: what keeps memory below about 200 MB."""
+BATCH_PX = 200_000
+"""Box pixels that are measured at once: what is known of them stays in the processor's cache."""
 
 _LENGTHS = (
     "perimeter",
@@ -201,17 +201,18 @@ def measure(
     channels: Sequence[str],
     stain: Stain,
     white: float | Dyes | None = None,
+    scaled: Callable[[NDArray[np.generic]], NDArray[np.generic]] | None = None,
 ) -> pd.DataFrame:
     """Measure every instance, on the slide's lattice: one row an instance, in order.
 
     The columns are those of :func:`columns`, in that order, but for :data:`ADDED_LATER`, which the
-    run adds.
+    run adds. With ``scaled`` the last is ``spread``: the largest standard deviation of a channel.
 
     Parameters
     ----------
     pixels : ndarray, (h, w, C), or None
-        Raw values on the same lattice, covering the boxes of all instances; None without
-        ``channels``. NaN and infinite values are left out of the statistics.
+        Raw values on the same lattice, covering the boxes of all instances; None where neither
+        ``channels`` nor ``scaled`` are given. NaN and infinite values are left out.
     origin : tuple of int
         Lattice (y, x) of ``pixels[0, 0]``.
     channels : sequence of str, length C
@@ -219,19 +220,25 @@ def measure(
     white : float or Dyes, optional
         Raw value of full transmission, for optical densities, or the slide's own dyes; by default
         the largest value of an integer type, and 1 for floats.
+    scaled : callable, optional
+        Puts raw values, (1, M, C), on the intensity scale of the run.
     """
     wanted = [
         column
         for column in columns(channels, stain=stain, has_mpp=scale.mpp is not None)
         if column.name not in ADDED_LATER
     ]
+    if scaled is not None:
+        wanted.append(Column("spread", "", "float64", ""))
     parts: dict[str, list[NDArray[np.generic]]] = {column.name: [] for column in wanted}
-    for batch in batches(instances):
+    for batch in _batches(instances):
         lists = flatten(batch.masks)
         found = {"score": batch.scores, **_geometry(batch, lists, scale)}
-        if pixels is not None and channels:
-            values = inside(batch, lists, pixels, origin)
+        if pixels is not None:
+            values = _inside(batch, lists, pixels, origin)
             found |= _intensities(values, lists, channels, stain, white)
+            if scaled is not None:
+                found["spread"] = np.max([_std(one, lists) for one in scaled(values[None])[0].T], 0)
         for column in wanted:
             parts[column.name].append(found[column.name])
     return pd.DataFrame(
@@ -244,15 +251,18 @@ def measure(
     )
 
 
-def inside(
+def _inside(
     cells: Instances, lists: PixelLists, pixels: NDArray[np.generic], origin: tuple[int, int]
 ) -> NDArray[np.generic]:
     """Values of the cells' pixels, (M, C)."""
-    corner = (cells.boxes[:, :2] - origin)[lists.cell]
-    return pixels[lists.y + corner[:, 0], lists.x + corner[:, 1]]
+    _, width, channels = pixels.shape
+    first = (cells.boxes[:, :2] - origin) @ (width, 1)
+    at = np.repeat(first, lists.counts) + lists.y * width + lists.x
+    # Six times as fast as by y and x.
+    return np.asarray(pixels.reshape(-1, channels).take(at, axis=0))
 
 
-def batches(instances: Instances) -> Iterator[Instances]:
+def _batches(instances: Instances) -> Iterator[Instances]:
     """The instances in runs of about :data:`BATCH_PX` box pixels."""
     boxes = instances.boxes
     sizes = (boxes[:, 2] - boxes[:, 0] + 1) * (boxes[:, 3] - boxes[:, 1] + 1)
@@ -313,20 +323,35 @@ def statistics(values: NDArray[np.generic], pixels: PixelLists) -> dict[str, Flo
     ``values``, (M,), are one a pixel. NaN and infinities are left out; a cell of nothing else gives
     NaN.
     """
-    finite = np.isfinite(values)
-    known = np.where(finite, values, 0).astype(np.float64)
-    count = pixels.sums(finite.astype(np.int64))
-    count[count == 0] = np.nan
-    mean, empty = pixels.sums(known) / count, np.isnan(count)
-    off = np.where(finite, known - mean[pixels.cell], 0.0)
-    low = np.minimum.reduceat(np.where(finite, known, np.inf), pixels.starts)
-    high = np.maximum.reduceat(np.where(finite, known, -np.inf), pixels.starts)
+    known = values.astype(np.float64)
+    finite, low, high = np.isfinite(known), known, known
+    if not finite.all():
+        low, high = np.where(finite, known, np.inf), np.where(finite, known, -np.inf)
+    mean = _mean(known, pixels)
+    empty = np.isnan(mean)
     return {
         "mean": mean,
-        "std": np.sqrt(pixels.sums(off * off) / count),
-        "min": np.where(empty, np.nan, low),
-        "max": np.where(empty, np.nan, high),
+        "std": _std(known, pixels),
+        "min": np.where(empty, np.nan, np.minimum.reduceat(low, pixels.starts)),
+        "max": np.where(empty, np.nan, np.maximum.reduceat(high, pixels.starts)),
     }
+
+
+def _mean(values: Floats, pixels: PixelLists) -> Floats:
+    """Mean of each cell's finite values, (N,)."""
+    finite = np.isfinite(values)
+    if finite.all():
+        return pixels.means(values)
+    count = pixels.sums(finite.astype(np.int64))
+    count[count == 0] = np.nan
+    return pixels.sums(np.where(finite, values, 0)) / count
+
+
+def _std(values: NDArray[np.generic], pixels: PixelLists) -> Floats:
+    """Standard deviation of each cell's finite values, (N,)."""
+    known = values.astype(np.float64)
+    off = known - np.repeat(_mean(known, pixels), pixels.counts)
+    return np.asarray(np.sqrt(_mean(off * off, pixels)))
 
 
 def white_of(dtype: np.dtype[Any]) -> float:
@@ -354,7 +379,7 @@ def stain_densities(
     .. [1] A. C. Ruifrok and D. A. Johnston, "Quantification of histochemical staining by color
        deconvolution", Anal. Quant. Cytol. Histol. 23(4), 2001, 291-299.
     """
-    mixed = [statistics(channel, pixels)["mean"] for channel in optical_densities(rgb, white).T]
+    mixed = [_mean(channel, pixels) for channel in optical_densities(rgb, white).T]
     return unmixed(np.stack(mixed, axis=1), stains, white)
 
 
