@@ -114,7 +114,7 @@ class BySize(ThresholdDetector):
         self.area_px = area_px
         self.info = replace(self.info, classes=classes)
 
-    def detect(self, tile, *, fill):
+    def detect(self, tile, *, fill, near=None):
         found = super().detect(tile, fill=fill).instances
         return Detections(replace(found, classes=(found.areas < self.area_px).astype(np.int64)))
 

@@ -17,7 +17,7 @@ class SlowDetector(ThresholdDetector):
         super().__init__()
         self.seconds, self.fails_at, self.error, self.calls = seconds, fails_at, with_, 0
 
-    def detect(self, tile, *, fill):
+    def detect(self, tile, *, fill, near=None):
         self.calls += 1
         if self.error is not None and self.calls >= self.fails_at:
             raise self.error

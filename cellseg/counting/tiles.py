@@ -14,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from cellseg.counting.merge import MergeRules
 from cellseg.counting.plan import Plan
 from cellseg.errors import RegionError
 from cellseg.geometry import Box, Tile
@@ -232,9 +233,10 @@ def _detect(source: TileSource, detector: Detector, read: Future[_Read], timer: 
         came, seen = read.result()
     if seen is None:
         return came
-    with timer.stage("detect"):
-        its = detector.detect(seen, fill=source.fill)
     at = came.tile.padded
+    near = came.tile.core.widened(MergeRules().margin_px).intersection(at)
+    with timer.stage("detect"):
+        its = detector.detect(seen, fill=source.fill, near=near.shifted(-at.y0, -at.x0))
     moved = its.instances.shifted(at.y0, at.x0)
     return replace(came, instances=moved, limits=its.limits, unlike=its.unlike)
 

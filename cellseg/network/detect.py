@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.errors import CellsegError, SettingsError, WeightsError
+from cellseg.geometry import Box
 from cellseg.instances import Instances
 from cellseg.network.architecture import DOUBT, EIGHT_BIT_BACKBONE, FINE_FROM_PX, Limits
 from cellseg.network.detector import Detections, Detector, DetectorInfo, Sizes
@@ -82,14 +83,17 @@ class MaskRCNNDetector(Detector):
             fine_from_px=self._wanted.fine_from_px,
         )
 
-    def detect(self, tile: NDArray[np.float32], *, fill: float) -> Detections:
+    def detect(
+        self, tile: NDArray[np.float32], *, fill: float, near: Box | None = None
+    ) -> Detections:
         """See :meth:`Detector.detect`."""
         height, width = tile.shape[:2]
         stride = self.network.stride_px
         pad = ((0, -height % stride), (0, -width % stride), (0, 0))
         image = np.pad(tile, pad, constant_values=fill) if np.any(pad) else tile
         try:
-            result = self.network.find(image, self._wanted, self._timer)
+            wanted = replace(self._wanted, near=near)
+            result = self.network.find(image, wanted, self._timer)
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -102,7 +106,8 @@ class MaskRCNNDetector(Detector):
             result = replace(result, classes=np.searchsorted(self._wanted.kinds, result.classes))
         with self._timer.stage("paste"):
             limits = Limits.for_area(image.shape[0] * image.shape[1])
-            return to_detections(result, (height, width), limits)
+            share = near.area / (height * width) if near else 1.0
+            return to_detections(result, (height, width), limits, share)
 
     def take_seconds(self) -> dict[str, float]:
         """Seconds by stage since the last call."""
@@ -120,8 +125,13 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(words in text for words in said)
 
 
-def to_detections(result: NetworkOutput, extent: tuple[int, int], limits: Limits) -> Detections:
-    """Objects of a tile with their masks pasted; ``extent`` is the tile without its padding."""
+def to_detections(
+    result: NetworkOutput, extent: tuple[int, int], limits: Limits, share: float = 1.0
+) -> Detections:
+    """Objects of a tile with their masks pasted; ``extent`` is the tile without its padding.
+
+    They are those of a ``share`` of the tile.
+    """
     plain = np.setdiff1d(np.arange(len(result.boxes)), result.fine)
     pasted: list[Pasted | None] = [None] * len(result.boxes)
     for index, masks in ((plain, result.masks[plain]), (result.fine, fine_masks(result))):
@@ -138,7 +148,7 @@ def to_detections(result: NetworkOutput, extent: tuple[int, int], limits: Limits
         [classes[place] for place, _, _ in kept],
         [mask for _, _, mask in kept],
     )
-    return Detections(instances, _reached(result, limits), result.unlike(extent))
+    return Detections(instances, _reached(result, limits, share), result.unlike(extent))
 
 
 def fine_masks(result: NetworkOutput) -> NDArray[np.float32]:
@@ -153,11 +163,11 @@ def fine_masks(result: NetworkOutput) -> NDArray[np.float32]:
     return np.asarray(np.where(doubt, (first + result.again) / 2, first), np.float32)
 
 
-def _reached(result: NetworkOutput, limits: Limits) -> tuple[str, ...]:
+def _reached(result: NetworkOutput, limits: Limits, share: float) -> tuple[str, ...]:
     """Names of the limits that may have cost cells."""
     reached = []
     is_full = result.proposals >= limits.proposals
-    if is_full and len(result.boxes) * PROPOSALS_PER_CELL > limits.proposals:
+    if is_full and len(result.boxes) * PROPOSALS_PER_CELL > share * limits.proposals:
         reached.append("proposals")
     if result.is_full:
         reached.append("detections")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.errors import WeightsError
+from cellseg.geometry import Box
 from cellseg.instances import Instances
 from cellseg.protocol import NO_TYPES, CountProtocol
 from cellseg.text import visible
@@ -116,7 +117,9 @@ class Detector(Protocol):
     info: DetectorInfo
     threads: int = 1
 
-    def detect(self, tile: NDArray[np.float32], *, fill: float) -> Detections:
+    def detect(
+        self, tile: NDArray[np.float32], *, fill: float, near: Box | None = None
+    ) -> Detections:
         """Find the objects of a tile.
 
         Parameters
@@ -126,6 +129,8 @@ class Detector(Protocol):
         fill : float
             What lies beyond a tile's edge where the detector needs more pixels: the
             background, 0 in fluorescence and 1 in transmitted light.
+        near : Box, optional
+            Part of the tile; objects of which no pixel lies in it may be left out.
         """
         ...
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.geometry import STRIDE_PX
+from cellseg.geometry import STRIDE_PX, Box
 from cellseg.network.architecture import FINE_FROM_PX, TYPE_FIELD_LEAST, TYPE_FIELD_PX
 from cellseg.network.timer import Timer
 
@@ -29,6 +30,7 @@ class Wanted:
     but at most the root of the own score: an object below the square gets no mask.
     ``types`` are cell types, where the model has any; ``kinds`` the classes from 0 that are looked
     for, ascending, all where it is None. Boxes with a side of ``fine_from_px`` get a second look.
+    Those that have no pixel in ``near``, a part of the image, get no mask either.
     """
 
     score: float = 0.5
@@ -36,6 +38,13 @@ class Wanted:
     types: bool = False
     kinds: tuple[int, ...] | None = None
     fine_from_px: float = FINE_FROM_PX
+    near: Box | None = None
+
+    def meets(self, boxes: Any) -> Any:  # noqa: ANN401
+        """Which boxes, (D, 4) as in :class:`NetworkOutput`, may have a pixel in ``near``, (D,)."""
+        y0, x0, y1, x1 = self.near.corners if self.near else (-math.inf,) * 2 + (math.inf,) * 2
+        high = (boxes[:, 0] < x1 + 1) & (boxes[:, 1] < y1 + 1)
+        return high & (boxes[:, 2] > x0 - 1) & (boxes[:, 3] > y0 - 1)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

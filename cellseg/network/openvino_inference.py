@@ -308,6 +308,7 @@ def _selected(
     keep = keep[unsuppressed(boxes[keep], wanted.nms_iou)]
     is_full = len(keep) > limits.detections
     keep = keep[: limits.detections]
+    keep = keep[wanted.meets(boxes[keep])]
     return boxes[keep], classes[keep], best[keep], is_full
 
 

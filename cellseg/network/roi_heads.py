@@ -379,6 +379,7 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         keep = keep[box_ops.nms(boxes[keep], best[keep], wanted.nms_iou)]
         most = Limits.for_area(shape[0] * shape[1]).detections
         is_full, keep = torch.tensor(len(keep) > most), keep[:most]
+        keep = keep[wanted.meets(boxes[keep])]
         return {
             "boxes": boxes[keep],
             "classes": kind[keep],

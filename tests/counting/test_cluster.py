@@ -108,7 +108,7 @@ class Stubborn(ThresholdDetector):
         super().__init__()
         self.flag, self.seen = str(flag), 0
 
-    def detect(self, tile, *, fill):
+    def detect(self, tile, *, fill, near=None):
         self.seen += 1
         if self.seen > 2:
             try:
@@ -127,7 +127,7 @@ class Failing(ThresholdDetector):
         super().__init__()
         self.error, self.own = error, own
 
-    def detect(self, tile, *, fill):
+    def detect(self, tile, *, fill, near=None):
         raise self.error
 
 

@@ -295,7 +295,7 @@ def test_nuclei_among_stained_membranes_are_found_and_doubted(tmp_path):
 class Dreaming(ThresholdDetector):
     """Finds the dark discs, and one more on the glass."""
 
-    def detect(self, tile, *, fill):
+    def detect(self, tile, *, fill, near=None):
         found = super().detect(tile, fill=fill)
         dreamt = Instances.build([(300, 300, 316, 316)], [0.9], [0], [DISC[12:28, 12:28]])
         return replace(found, instances=Instances.concatenate([found.instances, dreamt]))

@@ -45,7 +45,7 @@ class Numbers(Detector):
     def __init__(self, look=lambda number: None, threads=1):
         self.info, self.threads, self.look = SimpleNamespace(device="here"), threads, look
 
-    def detect(self, tile, *, fill):
+    def detect(self, tile, *, fill, near=None):
         number = int(tile[0, 0, 0])
         self.look(number)
         return Detections(Instances.build([(0, 0, 1, 1)], [number], [0], [np.ones((1, 1), bool)]))

@@ -23,6 +23,7 @@ from cellseg.counting.request import CountRequest
 from cellseg.derive import Recipe
 from cellseg.draw import parts_of
 from cellseg.errors import OutputError, RegionError, SettingsError
+from cellseg.network.detector import Detections
 from cellseg.network.tissue import TissueMask
 from cellseg.protocol import load_protocol
 from cellseg.result import load_result
@@ -71,6 +72,25 @@ def test_the_table_does_not_depend_on_the_tile(slide, whole, tmp_path, tile):
     assert (other.folder / "cells.csv").read_bytes() == first
 
 
+class Near(ThresholdDetector):
+    """Leaves out what it may."""
+
+    def detect(self, tile, *, fill, near=None):
+        found = super().detect(tile, fill=fill).instances
+        meets = [found.box(index).intersects(near) for index in range(len(found))]
+        self.spared += len(found) - sum(meets)
+        return Detections(found.take(np.flatnonzero(meets)))
+
+
+def test_what_lies_in_a_tiles_halo_alone_need_not_be_found(slide, whole, tmp_path):
+    detector = Near()
+    detector.spared = 0
+    result, _ = counted(request_for(slide[0], output=tmp_path), detector)
+    assert detector.spared > 20
+    table = (whole[0].folder / "cells.csv").read_bytes()
+    assert (result.folder / "cells.csv").read_bytes() == table
+
+
 def test_run_json_records_how_it_was_made(whole):
     record = json.loads((whole[0].folder / "run.json").read_text())
     assert record["model"]["checksum"] == ThresholdDetector().info.checksum
@@ -104,7 +124,7 @@ class Interrupted(ThresholdDetector):
         super().__init__()
         self.left = after
 
-    def detect(self, tile, *, fill):
+    def detect(self, tile, *, fill, near=None):
         if self.left == 0:
             raise KeyboardInterrupt
         self.left -= 1
@@ -119,7 +139,7 @@ class Sorting(Interrupted):
         self.unlike = (unlike, 3)
         self.info = replace(self.info, types=("a", "b"), types_from="breast")
 
-    def detect(self, tile, *, fill):
+    def detect(self, tile, *, fill, near=None):
         return replace(super().detect(tile, fill=fill), unlike=self.unlike)
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.util import find_spec
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, nms, roi_align
 
 from cellseg.errors import SettingsError, WeightsError
+from cellseg.geometry import Box
 from cellseg.network import detect
 from cellseg.network.architecture import SMALL, Architecture
 from cellseg.network.boxes import mean_samples, sampled, unsuppressed
@@ -263,6 +265,29 @@ def test_in_float32_it_finds_what_torch_finds(tmp_path, monkeypatch, changes, qu
             np.testing.assert_allclose(ours.likeness[order], reference.likeness, atol=1e-3)
         else:
             assert ours.types is reference.types is ours.likeness is reference.likeness is None
+
+
+def test_what_does_not_meet_the_part_that_counts_is_left_out(tmp_path):
+    openvino = pytest.importorskip("cellseg.network.openvino_inference")
+    path = saved(tmp_path / "m.safetensors", card=CARD, architecture=TYPED, quantise=True)
+    networks = (
+        TorchInference(make_ready(load_model(path)[0])),
+        openvino.OpenVinoInference(read_arrays(path)[0], "m"),
+    )
+    image = images()[0]
+    wanted = Wanted(0.1, 0.9, types=True, fine_from_px=14.0)
+    for network in networks:
+        whole = network.find(image, wanted, Timer())
+        x0, y0, x1, y1 = whole.boxes[0].astype(int).tolist()
+        part = Box(y0 + 1, x0 + 1, y1, x1)
+        found = network.find(image, replace(wanted, near=part), Timer())
+        pasted = paste_all(whole.masks, whole.boxes, image.shape[:2])
+        touching = [one is not None and one[0].intersects(part) for one in pasted]
+        kept = [int(np.abs(found.boxes - box).max(1).argmin()) for box in whole.boxes[touching]]
+        np.testing.assert_array_equal(found.boxes[kept], whole.boxes[touching])
+        np.testing.assert_allclose(found.masks[kept], whole.masks[touching], atol=1e-5)
+        np.testing.assert_allclose(found.types[kept], whole.types[touching], atol=1e-5)
+        assert 0 < sum(touching) <= len(found.boxes) < len(whole.boxes) - 5
 
 
 def test_a_score_is_a_mean_of_the_networks_own_and_of_the_masks_quality():

@@ -38,7 +38,7 @@ class Disturbed(ThresholdDetector):
         super().__init__()
         self.at, self.disturb, self.calls = at, disturb, 0
 
-    def detect(self, tile, *, fill):
+    def detect(self, tile, *, fill, near=None):
         self.calls += 1
         if self.calls == self.at:
             self.disturb()
@@ -141,7 +141,7 @@ SIGNALLED = textwrap.dedent(
 
     class Signalled(ThresholdDetector):
         calls = 0
-        def detect(self, tile, *, fill):
+        def detect(self, tile, *, fill, near=None):
             self.calls += 1
             if where == "detect" and self.calls == 7:
                 sent()

@@ -48,7 +48,7 @@ class TypedDetector(ThresholdDetector):
         super().__init__()
         self.info = replace(self.info, name="typed", checksum="typed", classes=TYPES)
 
-    def detect(self, tile, *, fill):
+    def detect(self, tile, *, fill, near=None):
         found = super().detect(tile, fill=fill).instances
         return Detections(replace(found, classes=found.areas % 2))
 

@@ -50,7 +50,7 @@ class Discs(ThresholdDetector):
     def __init__(self):
         self.level, self.min_area_px = 0.2, 1
 
-    def detect(self, tile, *, fill):
+    def detect(self, tile, *, fill, near=None):
         return Detections(self.judged(super().detect(tile, fill=fill).instances))
 
     def judged(self, found):
@@ -87,7 +87,7 @@ class Nuclei(Discs):
 
     info = DetectorInfo("nuclei", "0" * 12, ("nucleus",), "nucleus", diameter_px=24.0)
 
-    def detect(self, tile, *, fill):
+    def detect(self, tile, *, fill, near=None):
         bright = tile if tile.mean() > 0.5 else 1 - tile  # bright on dark
         return super().detect(bright, fill=1.0)
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from cellseg.geometry import Box
 from cellseg.instances import Instances
 from cellseg.network.detector import Detections, Detector, DetectorInfo
 
@@ -29,7 +30,9 @@ class ThresholdDetector(Detector):
             diameter_px=20.0,
         )
 
-    def detect(self, tile: NDArray[np.float32], *, fill: float) -> Detections:
+    def detect(
+        self, tile: NDArray[np.float32], *, fill: float, near: Box | None = None
+    ) -> Detections:
         """The score is always 0.9."""
         labels, _ = ndimage.label(np.abs(tile.mean(axis=2) - fill) > self.level)
         boxes, masks = [], []

@@ -30,7 +30,7 @@ class Onlooker(ThresholdDetector):
         super().__init__()
         self.seen = []
 
-    def detect(self, tile, *, fill):
+    def detect(self, tile, *, fill, near=None):
         self.seen.append(tile)
         return Detections(Instances.empty())
 
