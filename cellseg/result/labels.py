@@ -8,8 +8,9 @@ has a pixel for each unit of the lattice.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ from cellseg.stain.quality import BUBBLE, FOLDED, NAMES, OUT_OF_FOCUS, PEN, UNIT
 
 CHUNK_PX = 1024
 """Side of the label image's chunks, lattice pixels."""
+
+BLOCKS_AT_ONCE = 16
+"""Chunks, of 4 MB each, that wait to be compressed."""
 
 SMALLEST_SIDE_PX = 512
 
@@ -74,16 +78,25 @@ def write_labels(
         for number, shape in enumerate(level_shapes((frame.lattice_height, frame.lattice_width)))
     ]
     root.attrs.update(_attributes(frame, len(levels), token))
-    written = set()
-    for box, labels in blocks:
+
+    def write(block: tuple[Box, NDArray[np.uint32]]) -> tuple[int, int]:
+        box, labels = block
         levels[0][box.pixels] = labels
-        written.add((box.y0 // CHUNK_PX, box.x0 // CHUNK_PX))
-    for finer, coarser in pairwise(levels):
-        written = {(row // 2, column // 2) for row, column in written}
-        for row, column in sorted(written):
-            y, x = row * CHUNK_PX, column * CHUNK_PX
-            block = finer[2 * y : 2 * (y + CHUNK_PX), 2 * x : 2 * (x + CHUNK_PX)]
-            coarser[y : y + CHUNK_PX, x : x + CHUNK_PX] = np.asarray(block)[::2, ::2]
+        return box.y0 // CHUNK_PX, box.x0 // CHUNK_PX
+
+    def halve(finer: Any, coarser: Any, place: tuple[int, int]) -> None:  # noqa: ANN401
+        y, x = place[0] * CHUNK_PX, place[1] * CHUNK_PX
+        block = finer[2 * y : 2 * (y + CHUNK_PX), 2 * x : 2 * (x + CHUNK_PX)]
+        coarser[y : y + CHUNK_PX, x : x + CHUNK_PX] = np.asarray(block)[::2, ::2]
+
+    written: set[tuple[int, int]] = set()
+    left = iter(blocks)
+    with ThreadPoolExecutor() as threads:
+        while some := list(islice(left, BLOCKS_AT_ONCE)):
+            written.update(threads.map(write, some))
+        for finer, coarser in pairwise(levels):
+            written = {(row // 2, column // 2) for row, column in written}
+            list(threads.map(partial(halve, finer, coarser), sorted(written)))
 
 
 def _attributes(frame: Frame, levels: int, token: str) -> dict[str, Any]:
