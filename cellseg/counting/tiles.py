@@ -168,7 +168,7 @@ class LocalMapper:
         def go_on() -> None:
             if (tile := next(left, None)) is not None:
                 read = reading.submit(_read, source, tile, timer)
-                under_way.append(network.submit(_detect, source, detector, read, timer))
+                under_way.append(network.submit(_detect, source, detector, tile, read, timer))
 
         try:
             for _ in range(detector.threads + _AHEAD):
@@ -227,14 +227,17 @@ def _read(source: TileSource, tile: Tile, timer: Timer) -> _Read:
     return replace(found, units=units), seen
 
 
-def _detect(source: TileSource, detector: Detector, read: Future[_Read], timer: Timer) -> TileFound:
+def _detect(
+    source: TileSource, detector: Detector, tile: Tile, read: Future[_Read], timer: Timer
+) -> TileFound:
     """The objects of a tile that is being read."""
+    at = tile.padded
+    detector.get_ready(at.shape)
     with timer.stage("wait for input"):
         came, seen = read.result()
     if seen is None:
         return came
-    at = came.tile.padded
-    near = came.tile.core.widened(MergeRules().margin_px).intersection(at)
+    near = tile.core.widened(MergeRules().margin_px).intersection(at)
     with timer.stage("detect"):
         its = detector.detect(seen, fill=source.fill, near=near.shifted(-at.y0, -at.x0))
     moved = its.instances.shifted(at.y0, at.x0)

@@ -109,6 +109,11 @@ class MaskRCNNDetector(Detector):
             share = near.area / (height * width) if near else 1.0
             return to_detections(result, (height, width), limits, share)
 
+    def get_ready(self, extent: tuple[int, int]) -> None:
+        """See :meth:`Detector.get_ready`."""
+        height, width = (side + -side % self.network.stride_px for side in extent)
+        self.network.get_ready((height, width))
+
     def take_seconds(self) -> dict[str, float]:
         """Seconds by stage since the last call."""
         return self._timer.take()

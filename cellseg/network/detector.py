@@ -134,6 +134,10 @@ class Detector(Protocol):
         """
         ...
 
+    def get_ready(self, extent: tuple[int, int]) -> None:
+        """Prepare for tiles of an extent (H, W), while the first of them is being read."""
+        return None
+
     def for_run(self, protocol: CountProtocol) -> Detector:
         """One for a run: with its scores, overlap, classes and cell types; others' stay as is."""
         return self

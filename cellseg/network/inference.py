@@ -96,6 +96,10 @@ class Inference(Protocol):
         """Objects of an image, (H, W, 3) in 0 … 1; H and W are multiples of the stride."""
         ...
 
+    def get_ready(self, extent: tuple[int, int]) -> None:
+        """Make what images of an extent (H, W) need, while the first of them is being read."""
+        return None
+
     def free_memory(self) -> None:
         """Give back what is kept for the next tile, after a slide."""
         return None

@@ -151,6 +151,11 @@ class OpenVinoInference(Inference):
             if self._dense and self._dense.extent != ANY:
                 self._dense = None
 
+    def get_ready(self, extent: tuple[int, int]) -> None:
+        """See :meth:`Inference.get_ready`: the graph is compiled."""
+        with self._for_dense:
+            self._dense_for(extent)
+
     def find(self, image: NDArray[np.float32], wanted: Wanted, timer: Timer) -> NetworkOutput:
         """See :meth:`Inference.find`."""
         extent = (image.shape[0], image.shape[1])
@@ -166,7 +171,7 @@ class OpenVinoInference(Inference):
         dense.spare.append(request)
         return found
 
-    def _dense_for(self, extent: tuple[int, int]) -> Dense:
+    def _dense_for(self, extent: Extent) -> Dense:
         """The graph for an image; another one's is given up first."""
         if extent[0] * extent[1] < OWN_FROM_PX:
             extent = ANY
