@@ -51,8 +51,9 @@ def make(folder: Path, cells: int) -> None:
             )
             table = measure(
                 instances, None, (0, 0), scale=Scale(1.0, 0.25), channels=[], stain="he"
-            ).assign(touches_border=False, stitched=False)
-            result.journal.add_cells(table, instances)
+            )
+            lying = dict.fromkeys(("touches_border", "stitched"), np.zeros(len(instances), bool))
+            result.journal.add_cells(table | lying, instances)
         frame = Frame(
             height=side,
             width=side,

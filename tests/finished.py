@@ -72,8 +72,8 @@ def measured(
     )
     with ResultFolder.open(path, key=str(path)) as folder:
         if len(instances):
-            table = table.assign(touches_border=False, stitched=False)
-            folder.journal.add_cells(table, instances)
+            lying = dict.fromkeys(("touches_border", "stitched"), np.zeros(len(instances), bool))
+            folder.journal.add_cells(table | lying, instances)
         return left_by(folder, findings)
 
 

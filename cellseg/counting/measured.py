@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
@@ -30,8 +29,7 @@ from cellseg.network.tissue import TissueMask
 from cellseg.result.journal import Journal
 from cellseg.stain.dyes import Dyes
 from cellseg.stain.normalise import DARKEST
-from cellseg.table import REGION, Column, Scale, channel_slugs, columns, dab_density, measure
-from cellseg.text import visible
+from cellseg.table import Column, Scale, channel_slugs, columns, dab_density, measure
 
 ASKED_A_TILE = 50
 """Cells of a tile that are asked for the stain around them."""
@@ -53,12 +51,12 @@ GAP_PX, RING_PX = 1, 5
 class MeasuredCells:
     """Cells that are final, on the slide's lattice, and what was measured of them.
 
-    The table, a row a cell, has the columns of ``cells.csv`` but for ``region``; ``label`` is 0, as
+    The table, columns by name, has the numbers and flags of ``cells.csv`` but for ``label``, as
     only the whole run can number the cells. They are not new where an interrupted run had them.
     """
 
     instances: Instances
-    table: pd.DataFrame
+    table: dict[str, NDArray[np.generic]]
     is_new: bool = True
 
 
@@ -99,6 +97,10 @@ class CellMeasurer:
             has_t=self._source.plan.t is not None,
         )
 
+    @property
+    def _numbers(self) -> list[Column]:
+        return [c for c in self.columns if c.dtype != "str" and c.name != "label"]
+
     def gated(self, settled: Settled) -> Settled:
         """Without what is too unsure, small or large for its class, or outside the tissue."""
         kinds = settled.instances.classes
@@ -125,24 +127,20 @@ class CellMeasurer:
         self, settled: Settled, earlier: Journal
     ) -> tuple[tuple[MeasuredCells, ...], Settled]:
         """The cells that were measured before, and the others."""
-        kept = [c for c in self.columns if c.dtype != "str" and c.name != "label"]
+        kept = self._numbers
         rows = earlier.recall(settled.instances, [column.name for column in kept])
         if not rows:
             return (), settled
         known = np.array(sorted(rows))
         values = np.stack([rows[index] for index in known.tolist()])
-        table = pd.DataFrame(
-            {c.name: values[:, k].astype(c.dtype) for k, c in enumerate(kept)}, copy=False
-        )
+        table = {c.name: values[:, k].astype(c.dtype) for k, c in enumerate(kept)}
         part = settled.take(known)
         self._tally.kept += len(part)
         new = np.setdiff1d(np.arange(len(settled)), known)
         if self._channels:
             first = f"intensity_mean_{channel_slugs(self._channels)[0]}"
-            self._tally.unmeasured += int(table[first].isna().sum())
-        return (
-            MeasuredCells(part.instances, self._named(table, part), is_new=False),
-        ), settled.take(new)
+            self._tally.unmeasured += int(np.isnan(table[first]).sum())
+        return (MeasuredCells(part.instances, table, is_new=False),), settled.take(new)
 
     def measured(self, settled: Settled) -> Iterator[MeasuredCells]:
         """The cells with their rows, those of a tile together.
@@ -158,26 +156,28 @@ class CellMeasurer:
                 stain=self._protocol.stain, white=self._white, scaled=self._source.scaled,
             )  # fmt: skip
             # The few that may be background.
-            even = np.flatnonzero(table.pop("spread") < LEAST_SPREAD)
+            even = np.flatnonzero(np.less(table.pop("spread"), LEAST_SPREAD))
             rings = _with_rings(whole.instances.take(even), raw, origin)
             gone = [
                 index
                 for index, (margin, crop) in zip(even, rings, strict=True)
                 if np.isfinite(crop).all() and is_background(margin, self._source.scaled(crop))
             ]
-            kept = np.setdiff1d(np.arange(len(whole)), gone)
+            part = whole
+            if gone:
+                kept = np.setdiff1d(np.arange(len(whole)), gone)
+                part, table = whole.take(kept), {n: values[kept] for n, values in table.items()}
             self._tally.background += len(gone)
-            if not len(kept):
+            if not len(part):
                 continue
-            part, table = whole.take(kept), table.iloc[kept]
             if self._channels and self._protocol.stain == "ihc" and raw.shape[-1] == 3:
                 self._look_at_limit(part.instances, raw, origin)
                 self._look_around(part.instances, raw, origin)
-            table = self._named(table, part)
+            table = self._whole(table, part)
             if self._regions is not None:
                 place = table["centroid_y_px"], table["centroid_x_px"]
                 held = np.unique(self._regions.holding(*place)[0])
-                table, part = table.iloc[held], part.take(held)
+                part, table = part.take(held), {n: values[held] for n, values in table.items()}
             self._tally.kept += len(part)
             yield MeasuredCells(part.instances, table)
 
@@ -218,16 +218,13 @@ class CellMeasurer:
             self._tally.ringed += bool(ringed)
             self._tally.brown += ringed is not None
 
-    def _named(self, table: pd.DataFrame, settled: Settled) -> pd.DataFrame:
-        """What pixels do not tell: names, and how the cell lies; all columns, in order."""
-        names = np.array(self._info.classes, dtype=object)
-        table["class"] = names[settled.instances.classes]
-        table["image"] = visible(self._source.slide.path.name)
-        table["t"] = self._source.plan.t
-        table["object"] = self._info.object
-        table["stitched"], table["touches_border"] = settled.stitched, settled.touches_border
-        table["label"] = 0
-        return table[[column.name for column in self.columns if column.name != REGION]]
+    def _whole(
+        self, table: dict[str, NDArray[np.generic]], cells: Settled
+    ) -> dict[str, NDArray[np.generic]]:
+        """With what pixels do not tell, how each cell lies and when; all columns, in order."""
+        table["stitched"], table["touches_border"] = cells.stitched, cells.touches_border
+        table["t"] = np.full(len(cells), self._source.plan.t)
+        return {column.name: table[column.name] for column in self._numbers}
 
     def _pixels(
         self, part: Instances, tile: Tile | None

@@ -193,10 +193,10 @@ def _counted(
                 f"image ({slide.width} × {slide.height} px)"
             )
         plan = replace(plan, protocol=plan.protocol.changed(intensity=False))
-        tables = [
-            part.table for step in SlideCount(slide, plan, detector).steps() for part in step.cells
-        ]
-        places = [table[["centroid_y_px", "centroid_x_px"]].to_numpy(float) for table in tables]
-        names = [str(name) for table in tables for name in table["class"]]
+        count = SlideCount(slide, plan, detector)
+        cells = [part for step in count.steps() for part in step.cells]
+        names = "centroid_y_px", "centroid_x_px"
+        places = [np.stack([cell.table[name] for name in names], axis=1) for cell in cells]
+        kinds = [count.detector.info.classes[k] for cell in cells for k in cell.instances.classes]
         at = np.concatenate([np.zeros((0, 2)), *places])
-        return slide.mpp, Centres(centres.name, at, np.array(names, object))
+        return slide.mpp, Centres(centres.name, at, np.array(kinds, object))

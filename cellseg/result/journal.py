@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from cellseg.errors import OutputError, output_errors
@@ -27,6 +26,9 @@ from cellseg.result.files import readable, remove
 from cellseg.result.labels import CHUNK_PX
 from cellseg.result.table import GROUP_ROWS
 from cellseg.storage import Location, is_another
+
+Columns = Mapping[str, NDArray[Any]]
+"""Columns of a table by name, (N,) each."""
 
 JOURNAL_NAME = "journal.sqlite"
 JOURNAL_FILES = tuple(JOURNAL_NAME + suffix for suffix in ("", "-wal", "-shm", "-journal"))
@@ -174,7 +176,7 @@ class Journal:
         instances: Instances,
         *,
         info: Mapping[str, object] | None = None,
-        cells: Iterable[tuple[pd.DataFrame, Instances]] = (),
+        cells: Iterable[tuple[Columns, Instances]] = (),
     ) -> None:
         """Keep a finished tile, so that a later run need not compute it.
 
@@ -205,19 +207,19 @@ class Journal:
                 last, row, column, info, data = found
                 yield FinishedTile(row, column, json.loads(info), Instances.from_bytes(data))
 
-    def add_cells(self, table: pd.DataFrame, instances: Instances) -> None:
+    def add_cells(self, table: Columns, instances: Instances) -> None:
         """Keep cells that are final, in any order; instances lie on the slide's lattice.
 
-        The table, (N, columns), has the same columns every time. Numbers and booleans are kept, as
+        The table has the same columns, (N,) each, every time. Numbers and booleans are kept, as
         float64; ``label`` and text are not taken from here.
         """
         with self._together():
             self._insert(table, instances)
 
-    def _insert(self, table: pd.DataFrame, instances: Instances) -> None:
-        numbers = table.select_dtypes(["number", "bool"]).drop(columns="label", errors="ignore")
-        self.columns = tuple(str(name) for name in numbers.columns)
-        rows = [row.tobytes() for row in numbers.to_numpy(np.float64)]
+    def _insert(self, table: Columns, instances: Instances) -> None:
+        self.columns = tuple(n for n in table if table[n].dtype.kind in "iufb" and n != "label")
+        numbers = np.stack([table[name].astype(np.float64) for name in self.columns], axis=1)
+        rows = [row.tobytes() for row in numbers]
         self._database.executemany(
             "INSERT INTO cells VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             ((*_identity(instances, i), row, zlib.crc32(row)) for i, row in enumerate(rows)),

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from cellseg.instances import Instances
@@ -202,10 +201,10 @@ def measure(
     stain: Stain,
     white: float | Dyes | None = None,
     scaled: Callable[[NDArray[np.generic]], NDArray[np.generic]] | None = None,
-) -> pd.DataFrame:
-    """Measure every instance, on the slide's lattice: one row an instance, in order.
+) -> dict[str, NDArray[np.generic]]:
+    """Measure every instance, on the slide's lattice: columns by name, (N,) each.
 
-    The columns are those of :func:`columns`, in that order, but for :data:`ADDED_LATER`, which the
+    They are those of :func:`columns`, in that order, but for :data:`ADDED_LATER`, which the
     run adds. With ``scaled`` the last is ``spread``: the largest standard deviation of a channel.
 
     Parameters
@@ -241,14 +240,12 @@ def measure(
                 found["spread"] = np.max([_std(one, lists) for one in scaled(values[None])[0].T], 0)
         for column in wanted:
             parts[column.name].append(found[column.name])
-    return pd.DataFrame(
-        {
-            column.name: np.concatenate([np.empty(0, column.dtype), *parts[column.name]]).astype(
-                column.dtype, copy=False
-            )
-            for column in wanted
-        }
-    )
+    return {
+        column.name: np.concatenate([np.empty(0, column.dtype), *parts[column.name]]).astype(
+            column.dtype, copy=False
+        )
+        for column in wanted
+    }
 
 
 def _inside(

@@ -29,7 +29,8 @@ def instances_of(*masks, at=(0, 0)):
 
 def shape_of(*masks, scale=UNIT, at=(0, 0)):
     cells = instances_of(*masks, at=at)
-    return measure(cells, None, (0, 0), scale=scale, channels=(), stain="brightfield")
+    found = measure(cells, None, (0, 0), scale=scale, channels=(), stain="brightfield")
+    return pd.DataFrame(found)
 
 
 def ellipse(a, b, degrees=0.0, shift=(0.3, 0.2)):
@@ -158,10 +159,11 @@ def test_box_is_rounded_outwards_but_not_by_rounding_noise():
 
 
 def measured(pixels, mask, channels, stain="fluorescence", at=(50, 60), **options):
-    return measure(
+    found = measure(
         instances_of(mask, at=at), pixels, (45, 52), scale=UNIT, channels=channels, stain=stain,
         **options,
-    ).iloc[0]  # fmt: skip
+    )  # fmt: skip
+    return pd.DataFrame(found).iloc[0]
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32", "float64", "bool"])
@@ -237,7 +239,8 @@ ADDED = {"label", "image", "class", "object", "touches_border", "stitched"}
 def test_table_has_the_columns_of_the_contract(count, stain, mpp):
     at = instances_of(*[np.ones((4, 4), bool)] * count)
     pixels = np.zeros((4, 4, 3), np.uint8)
-    table = measure(at, pixels, (0, 0), scale=Scale(2.0, mpp), channels=RGB, stain=stain)
+    found = measure(at, pixels, (0, 0), scale=Scale(2.0, mpp), channels=RGB, stain=stain)
+    table = pd.DataFrame(found)
     wanted = [
         column
         for column in columns(RGB, stain=stain, has_mpp=mpp is not None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,7 +156,8 @@ class SeamMerger:
         shared = (seen_by[:, :2] != seen_by[:, 2:]).any(axis=1)
         for index in np.flatnonzero(shared).tolist():
             cell = cells[index]
-            for place in self._grid.seeing(Box(*cell.box)):
+            top, left, bottom, right = seen_by[index].tolist()
+            for place in product(range(top, bottom + 1), range(left, right + 1)):
                 if place not in self._in:
                     cell.waits += 1
                     self._waiting[place].append(cell)

@@ -208,14 +208,16 @@ class CorrectedCells:
         extent, parts = Box(0, 0, frame.lattice_height, frame.lattice_width), []
         with slide or nullcontext():
             for cell in cells.values():
-                found = measure(
-                    instances_of([cell]),
-                    None if slide is None else _pixels(slide, cell.box, frame.downsample),
-                    (cell.box.y0, cell.box.x0),
-                    scale=Scale(frame.downsample, frame.mpp),
-                    channels=seen.channels,
-                    stain=seen.stain,
-                    white=seen.white,
+                found = pd.DataFrame(
+                    measure(
+                        instances_of([cell]),
+                        None if slide is None else _pixels(slide, cell.box, frame.downsample),
+                        (cell.box.y0, cell.box.x0),
+                        scale=Scale(frame.downsample, frame.mpp),
+                        channels=seen.channels,
+                        stain=seen.stain,
+                        white=seen.white,
+                    )
                 )
                 near = cell.box.widened(BORDER_PX)
                 parts.append(found.assign(touches_border=near.intersection(extent) != near))

@@ -56,9 +56,9 @@ def write_corrected(
     with corrections.saving(), ResultFolder.open(path, key=key) as out:
         for table, cells in corrections.batches():
             classes += [name for name in table["class"].unique() if name not in classes]
-            out.journal.add_cells(
-                table, instances_of(cells, [classes.index(n) for n in table["class"]])
-            )
+            found = {str(name): values.to_numpy() for name, values in table.items()}
+            numbers = [classes.index(name) for name in table["class"]]
+            out.journal.add_cells(found, instances_of(cells, numbers))
         result.check_current()
         return out.finish(_findings(result, classes, edits), complete)
 
