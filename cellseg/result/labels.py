@@ -7,11 +7,13 @@ has a pixel for each unit of the lattice.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -27,8 +29,8 @@ from cellseg.stain.quality import BUBBLE, FOLDED, NAMES, OUT_OF_FOCUS, PEN, UNIT
 CHUNK_PX = 1024
 """Side of the label image's chunks, lattice pixels."""
 
-BLOCKS_AT_ONCE = 16
-"""Chunks, of 4 MB each, that wait to be compressed."""
+BLOCKS_AT_ONCE = 4
+"""Chunks that are compressed side by side."""
 
 SMALLEST_SIDE_PX = 512
 
@@ -79,24 +81,26 @@ def write_labels(
     ]
     root.attrs.update(_attributes(frame, len(levels), token))
 
-    def write(block: tuple[Box, NDArray[np.uint32]]) -> tuple[int, int]:
+    written: defaultdict[tuple[int, int], Lock] = defaultdict(Lock)
+
+    def write(block: tuple[Box, NDArray[np.uint32]]) -> None:
         box, labels = block
-        levels[0][box.pixels] = labels
-        return box.y0 // CHUNK_PX, box.x0 // CHUNK_PX
+        with written[box.y0 // CHUNK_PX, box.x0 // CHUNK_PX]:
+            levels[0][box.pixels] = labels
 
     def halve(finer: Any, coarser: Any, place: tuple[int, int]) -> None:  # noqa: ANN401
         y, x = place[0] * CHUNK_PX, place[1] * CHUNK_PX
         block = finer[2 * y : 2 * (y + CHUNK_PX), 2 * x : 2 * (x + CHUNK_PX)]
         coarser[y : y + CHUNK_PX, x : x + CHUNK_PX] = np.asarray(block)[::2, ::2]
 
-    written: set[tuple[int, int]] = set()
     left = iter(blocks)
-    with ThreadPoolExecutor() as threads:
+    with ThreadPoolExecutor(BLOCKS_AT_ONCE) as threads:
         while some := list(islice(left, BLOCKS_AT_ONCE)):
-            written.update(threads.map(write, some))
+            list(threads.map(write, some))
+        places = set(written)
         for finer, coarser in pairwise(levels):
-            written = {(row // 2, column // 2) for row, column in written}
-            list(threads.map(partial(halve, finer, coarser), sorted(written)))
+            places = {(row // 2, column // 2) for row, column in places}
+            list(threads.map(partial(halve, finer, coarser), sorted(places)))
 
 
 def _attributes(frame: Frame, levels: int, token: str) -> dict[str, Any]:

@@ -235,7 +235,7 @@ def measure(
         found = {"score": batch.scores, **_geometry(batch, lists, scale)}
         if pixels is not None:
             values = _inside(batch, lists, pixels, origin)
-            found |= _intensities(values, lists, channels, stain, white)
+            found |= _intensities(values, lists, channels, stain, white) if channels else {}
             if scaled is not None:
                 found["spread"] = np.max([_std(one, lists) for one in scaled(values[None])[0].T], 0)
         for column in wanted:

@@ -235,7 +235,7 @@ def test_memory_does_not_grow_with_the_slide(tmp_path):
     make(tmp_path / "warm.cellseg")
     peak = peak_of(lambda: make(tmp_path / "a.cellseg", centres, frame=frame))
     # An array of the slide's size would take 6,400 MB, one row of chunks 164 MB.
-    assert peak < 80e6
+    assert peak < 110e6
 
 
 def test_run_json_has_what_was_given_and_what_is_known(tmp_path):
