@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 STRIDE_PX = 32  # Tile origins are multiples of this, the largest stride of the network.
+NEAR_PX = 8
+"""A tile contributes what touches its core widened by this; a whole has its middle within half."""
 
 
 @dataclass(frozen=True, order=True)
@@ -173,6 +175,11 @@ class Tile:
     column: int
     core: Box
     padded: Box
+
+    @property
+    def near(self) -> Box:
+        """Where an object of this tile has at least a pixel."""
+        return self.core.widened(NEAR_PX)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.counting.merge import MergeRules
 from cellseg.counting.plan import Plan
 from cellseg.errors import RegionError
 from cellseg.geometry import Box, Tile
@@ -237,7 +236,7 @@ def _detect(
         came, seen = read.result()
     if seen is None:
         return came
-    near = tile.core.widened(MergeRules().margin_px).intersection(at)
+    near = tile.near.intersection(at)
     with timer.stage("detect"):
         its = detector.detect(seen, fill=source.fill, near=near.shifted(-at.y0, -at.x0))
     moved = its.instances.shifted(at.y0, at.x0)

@@ -16,9 +16,6 @@ from cellseg.instances import Instances
 SAME_IOU = 0.5
 """Outlines whose masks overlap by so much are of one cell."""
 
-MARGIN_PX = 8
-"""A tile contributes what touches its core widened by this; a whole has its middle within half."""
-
 PART_PX = 2
 """Closer to an inner edge of the padded tile, an instance is a part."""
 

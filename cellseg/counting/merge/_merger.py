@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.counting.merge._cell import (
-    MARGIN_PX,
     PART_PX,
     Cell,
     MergeStats,
@@ -21,7 +20,7 @@ from cellseg.counting.merge._cell import (
 )
 from cellseg.counting.merge._graph import OverlapGraph
 from cellseg.counting.merge._masks import Corners, Mask, meeting_pairs, tightened, window
-from cellseg.geometry import Box, Tile, TileGrid
+from cellseg.geometry import NEAR_PX, Box, Tile, TileGrid
 from cellseg.instances import Instances
 
 
@@ -95,7 +94,7 @@ class SeamMerger:
 
     def _contributed(self, tile: Tile, instances: Instances) -> list[Cell]:
         """The instances that touch the widened core and are this tile's, with tight boxes."""
-        near = tile.core.widened(MARGIN_PX)
+        near = tile.near
         reach: Corners = (near.y0, near.x0, near.y1, near.x1)
         certain = _inside(instances.boxes, near).tolist()
         cells = []
@@ -113,7 +112,7 @@ class SeamMerger:
     def _is_anothers(self, tile: Tile, box: Corners) -> bool:
         """Whether an instance that is whole here is so, too, in the tile that owns its middle."""
         y, x = (box[0] + box[2]) // 2, (box[1] + box[3]) // 2
-        core, near = tile.core, MARGIN_PX // 2
+        core, near = tile.core, NEAR_PX // 2
         is_own = core.y0 - near <= y < core.y1 + near and core.x0 - near <= x < core.x1 + near
         owner = self._grid.owner(y, x)
         if is_own or owner in self._absent or self._is_part(box, tile.padded):
