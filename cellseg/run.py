@@ -271,17 +271,11 @@ def _events(
             recording = Recording(folder, count, request)
             yield from _tiles(recording)
             if (folder.path / CORRECTIONS).is_file():
-                yield Notice(
-                    f"{folder.path}: holds corrections of an earlier count; they stay as they "
-                    "are, and are not made to this one"
-                )
+                yield Notice(f"{folder.path}: corrections of an older count are kept, not applied")
             # What was read of two slides is no result of either.
             if fingerprint(request.image) != identity:
                 folder.journal.close(keep=False)
-                raise InputError(
-                    f"{request.image}: was replaced or changed while it was counted; nothing was "
-                    "written, count it again"
-                )
+                raise InputError(f"{request.image}: changed while it was counted; count it again")
             notices: list[Notice] = []
 
             def complete(changed: Change) -> None:

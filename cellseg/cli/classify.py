@@ -106,9 +106,8 @@ def classify(
     if as_json:
         say(done[0] if is_one else f"[{', '.join(done)}]")
     elif is_one:
-        pictures = ("histogram.png", "outlines.png") if markers else ("outlines.png",)
-        there = [str(paths[0] / name) for name in pictures if (paths[0] / name).exists()]
-        say(f"look: {', '.join(there)}")
+        pictures = [paths[0] / name for name in ("histogram.png", "outlines.png")]
+        say(f"look: {', '.join(str(one) for one in pictures if one.exists())}")
     for path in paths:
         if path.suffix.lower() != ENDING:
             write_study_files(with_failures(load_study(path)), report=True)

@@ -8,7 +8,7 @@ import os
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -51,7 +51,7 @@ class Findings:
     is_complete: bool = True  # False where tiles failed.
 
 
-class ResultFolder:
+class ResultFolder(AbstractContextManager["ResultFolder"]):
     """A run's way into its result folder; use :meth:`open`, and ``with``.
 
     The ``journal`` keeps finished tiles and final cells until they are a result. The folder is
@@ -98,9 +98,6 @@ class ResultFolder:
                     publish.remove_staging(folder)
                 _let_go(folder, lock)
                 raise
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -227,8 +227,7 @@ def _done(result: Result, path: Path, done: Collection[str]) -> list[Box]:
         raise SettingsError(f"{path}: {said}", hint=DONE)
     least = min(LEAST_PX, result.frame.lattice_height, result.frame.lattice_width)
     if small := [one.name for one in chosen if min(one.box.shape) < least]:
-        said = f"less than {LEAST_PX} px of the lattice lie on the slide"
-        raise SettingsError(f"{path}: window {', '.join(small)}: {said}")
+        raise SettingsError(f"{path}: window {', '.join(small)}: less than {LEAST_PX} px wide")
     return [one.box for one in chosen]
 
 

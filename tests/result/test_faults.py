@@ -517,7 +517,7 @@ def test_a_slide_that_is_replaced_while_it_is_counted_gives_no_result(
         write_disc_slide(image, np.random.default_rng(6), shape=(500, 500))
 
     err = count(detector=Disturbed(at=9, disturb=replaced), ends=4)
-    assert "was replaced or changed while it was counted" in the_line(err)
+    assert "a.tif: changed while it was counted" in the_line(err)
     assert_nothing_looks_done(result)
     aside.rename(image)
     assert_finishes(count, result, expected, goes_on=False)
