@@ -209,8 +209,7 @@ def teach(
             f"F1 {score.f1:.3f} ± {score.f1_spread:.3f}"
         )
     if told.model is None:
-        asked = "; were the windows corrected?" if told.before.f1 == 1 else ""
-        say(f"the old heads stay, nothing is written: the new ones are not clearly better{asked}")
+        say("the old heads stay, nothing is written: the new ones are not clearly better")
         return
     say(f"taught model: {told.model}; it counts from score {told.score:g} on")
     say(f"use it: cellseg count SLIDE --model {shlex.quote(str(told.model))}")

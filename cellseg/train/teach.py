@@ -123,8 +123,8 @@ def teach(
     Raises
     ------
     SettingsError
-        If fewer than two windows are done, no cell is in them, or the output lies elsewhere than
-        the model.
+        If fewer than two windows are done, no cell is or was corrected in them, or the output lies
+        elsewhere than the model.
     InputError
         If the result, the windows, the model or the slide cannot be read, or belong to others.
     OutputError

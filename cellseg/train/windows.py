@@ -218,13 +218,9 @@ def _done(result: Result, path: Path, done: Collection[str]) -> list[Box]:
     windows = read_windows(result, path)
     if unknown := sorted({*done} - {"all"} - {one.name for one in windows}):
         raise SettingsError(f"{path}: has no window {', '.join(unknown)}", hint=DONE)
-    if done:
-        chosen = [one for one in windows if "all" in done or one.name in done]
-    else:
-        chosen = [one for one in windows if one.done]
+    chosen = [one for one in windows if {one.name, "all"} & {*done} or (one.done and not done)]
     if not chosen:
-        said = "no window is done: correct some of them, and say which"
-        raise SettingsError(f"{path}: {said}", hint=DONE)
+        raise SettingsError(f"{path}: no window is done: correct some, and say which", hint=DONE)
     least = min(LEAST_PX, result.frame.lattice_height, result.frame.lattice_width)
     if small := [one.name for one in chosen if min(one.box.shape) < least]:
         raise SettingsError(f"{path}: window {', '.join(small)}: less than {LEAST_PX} px wide")
@@ -233,6 +229,9 @@ def _done(result: Result, path: Path, done: Collection[str]) -> list[Box]:
 
 def _corrected(result: Result, boxes: list[Box], classes: tuple[str, ...]) -> list[Lesson]:
     corrections, found = Corrections(result), []
+    places = [change.box for edit in corrections.edits for change in edit.changes]
+    if not any(place.intersects(box) for place in places for box in boxes):
+        raise SettingsError("no cell was corrected in the windows that are done: nothing to learn")
     with result.slide() as slide:
         ground, pixel = result.ground(slide), result.frame.downsample
         for box in boxes:

@@ -54,10 +54,17 @@ def counted(tmp_path_factory):
 
 @pytest.fixture
 def result(counted, tmp_path):
-    """A copy of the count with three windows, beside its slide."""
+    """A copy of the count with three windows, beside its slide; a cell of the first is deleted."""
     copy = copied(counted, tmp_path)
-    cellseg.teach_windows(copy, 3)
+    delete_in(copy, cellseg.teach_windows(copy, 3)[0].box)
     return copy
+
+
+def delete_in(folder, box):
+    """Delete a cell in the middle of a window."""
+    corrections = Corrections(load_result(folder))
+    inside = corrections.pyramid.levels[0].read(box.widened(-20))
+    corrections.delete([int(inside[inside > 0][0])])
 
 
 @pytest.fixture
@@ -189,7 +196,7 @@ def test_a_taught_model_is_small_and_counts_another_slide(result, tmp_path, quic
     assert (run["object"], run["protocol"]["stain"]) == ("cell", "fluorescence")
     assert run["protocol"]["score"] == told.score
     # A taught model is taught further, and then sits on the same one.
-    cellseg.teach_windows(cells.folder, 2)
+    delete_in(cells.folder, cellseg.teach_windows(cells.folder, 2)[0].box)
     better(monkeypatch)
     again = cellseg.teach(cells.folder, tmp_path / "more.safetensors", done=["all"])
     assert read_card(again.model).base == card.base
@@ -319,6 +326,9 @@ def test_what_cannot_be_learned_from(result, tmp_path, quick):
     refused(SettingsError, "no cell is outlined", done=["all"])
     edit(result, image={"path": "gone.tif"})
     refused(InputError, "is not there any more", done=["all"])
+    while corrections.undo():
+        pass
+    refused(SettingsError, "no cell was corrected in the windows that are done", done=["all"])
     assert not output.exists()
     with pytest.raises(SettingsError, match="one window or more"):
         cellseg.teach_windows(result, 0)
