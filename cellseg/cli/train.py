@@ -185,8 +185,11 @@ def teach(
     from cellseg.train.windows import teach_windows
 
     if windows is not None:
-        for one in teach_windows(path, windows, output=output):
+        found = teach_windows(path, windows, output=output)
+        for one in found:
             say(f"window {one.name}: {'done' if one.done else one.reason}")
+        if (new := sum(not one.done for one in found)) < windows:
+            say(f"{new} of {windows} windows: no more fit side by side where cells are", err=True)
         say(f"windows: {output or path / 'windows.geojson'}")
         return
     if output is None:

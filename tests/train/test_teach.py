@@ -399,10 +399,14 @@ def test_a_trained_model_counts_what_no_protocol_fits(tmp_path):
 
 
 def test_command(cellseg, result, tmp_path, quick, monkeypatch):
-    code, out, _ = cellseg("teach", result, "--windows", 2)
+    code, out, err = cellseg("teach", result, "--windows", 2)
     assert code == 0
     assert out.startswith("window 1: ")
     assert str(result / "windows.geojson") in out
+    assert err == ""
+    code, out, err = cellseg("teach", result, "--windows", 99)
+    assert code == 0
+    assert err.startswith(f"{out.count('window ')} of 99 windows: no more fit")
     output = tmp_path / "m.safetensors"
     assert cellseg("teach", result)[0] == 2
     assert cellseg("teach", result, "--done", "1,2")[0] == 2
