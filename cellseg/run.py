@@ -23,7 +23,7 @@ from cellseg.draw.pictures import draw_pictures
 from cellseg.errors import CellsegError, ExistingResultError, InputError, Notice, SettingsError
 from cellseg.events import CountResult, Event, Started, TileDone
 from cellseg.export import EXPORTS, check_exports, export, write_export
-from cellseg.protocol import Marker
+from cellseg.protocol import CountProtocol, Marker
 from cellseg.result import Change, Result, ResultFolder, add_file, changing, load_result
 from cellseg.result.publish import CORRECTIONS, HISTOGRAM
 from cellseg.result.upload import RemoteResult
@@ -248,12 +248,14 @@ def _events(
         yield from map(_notice, plan.notes)
         markers = request.recipe.markers or plan.protocol.classify
         recipe = request.recipe.model_copy(update={"markers": markers})
+        if recipe.cells_from is not None:
+            slide.channel_number(recipe.cells_from, hint="cells_from")
         key = {"slide": identity, "plan": plan.settings(), "version": __version__}
         with _open(request, key, place) as folder:
             if folder.already_complete and (earlier := _earlier(request.image, folder.path)):
                 yield Notice("counted before with the same settings: nothing to do")
                 folder.close()
-                yield from _brought_up(folder.path, recipe, request)
+                yield from _brought_up(folder.path, request, slide, plan.protocol)
                 yield _earlier(request.image, folder.path) or earlier
                 return
             if folder.journal.resumed:
@@ -263,11 +265,7 @@ def _events(
             count = SlideCount(
                 slide, plan, chosen, mapper=mapper, strict=request.strict, tissue=tissue
             )
-            if recipe.cells_from is not None:
-                slide.channel_number(recipe.cells_from, hint="cells_from")
-            seen = slide.channels if plan.protocol.intensity else ()
-            columns, stain = count.cells.columns, plan.protocol.stain
-            refuse_early(recipe, count.frame, columns, channels=seen, stain=stain)
+            refuse_early(recipe, count.frame, count.cells.columns, slide.channels, plan.protocol)
             recording = Recording(folder, count, request)
             yield from _tiles(recording)
             if (folder.path / CORRECTIONS).is_file():
@@ -294,21 +292,23 @@ def _notice(text: str) -> Notice:
     return text if isinstance(text, Notice) else Notice(text)
 
 
-def _brought_up(folder: Path, recipe: Recipe, request: CountRequest) -> Iterator[Notice]:
+def _brought_up(
+    folder: Path, request: CountRequest, slide: Slide, protocol: CountProtocol
+) -> Iterator[Notice]:
     """Give a finished count what the request asks for beyond it."""
-    result = load_result(folder)
-    there = Recipe.of(result)
-    asked = {name: getattr(recipe, name) for name in ("expand", "cells_from", "hotspot", "chamber")}
-    wanted = {n: value for n, value in asked.items() if value not in (None, getattr(there, n))}
-    if request.recipe.markers:
-        wanted["markers"] = request.recipe.markers
+    result, recipe = load_result(folder), request.recipe
+    there, names = Recipe.of(result), ("expand", "cells_from", "hotspot", "chamber", "markers")
+    asked = {name: getattr(recipe, name) for name in names}
+    wanted = {n: value for n, value in asked.items() if value not in (None, (), getattr(there, n))}
     if recipe.spatial and not (there.spatial and there.within is None):
         wanted |= {"spatial": True, "within": None}
-    missing = [name for name in request.export if not result.has_export(name)]
     notices: list[Notice] = []
     if wanted:
-        change(folder, image=request.image, on_notice=notices.append, is_lenient=True, **wanted)
-    for name in missing:
+        now = there.model_copy(update=wanted)
+        refuse_early(now, result.frame, result.columns_found, slide.channels, protocol)
+        tell, image = notices.append, request.image
+        result = change(folder, image=image, on_notice=tell, is_lenient=True, **wanted)
+    for name in (name for name in request.export if not result.has_export(name)):
         export(folder, name)
     yield from notices
 

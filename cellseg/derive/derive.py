@@ -27,7 +27,7 @@ from cellseg.derive.threshold import METHODS
 from cellseg.errors import InputError, Notice, SettingsError
 from cellseg.geometry import Frame
 from cellseg.palette import OTHER
-from cellseg.protocol import Stain
+from cellseg.protocol import CountProtocol
 from cellseg.result import Change, Result, table_writer
 from cellseg.result.files import write_json
 from cellseg.result.publish import CELLS, DERIVED, HISTOGRAM, RECIPE, TABLE
@@ -85,18 +85,18 @@ def refuse_early(
     recipe: Recipe,
     frame: Frame,
     columns: Sequence[Column],
-    *,
     channels: Sequence[str],
-    stain: Stain,
+    protocol: CountProtocol,
 ) -> None:
     """Refuse a distance or a measurement, by a SettingsError, before anything is measured.
 
-    ``columns`` are those of the count, ``channels`` those whose intensities are measured.
+    ``columns`` are those of the count, ``channels`` those of the slide.
     """
     recipe.checked(frame)
     found = [*columns]
     if recipe.expand is not None or recipe.cells_from is not None:
-        found += around_columns(channels, stain=stain, has_mpp=frame.mpp is not None)
+        measured = channels if protocol.intensity else ()
+        found += around_columns(measured, stain=protocol.stain, has_mpp=frame.mpp is not None)
     if recipe.spatial:
         found += Neighbours(frame.mpp, near_within(recipe.within, frame.mpp)).columns
     known_markers(recipe.markers, {column.name: column.dtype for column in found})

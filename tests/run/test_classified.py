@@ -216,6 +216,23 @@ def test_a_protocol_classifies(slide, tmp_path):
     assert result.run["classification"]["methods"] == ["lowest point between two humps"]
 
 
+def test_a_finished_count_refuses_what_is_not_measured_and_keeps_its_classes(slide, tmp_path):
+    path = Path(shutil.copy(slide, tmp_path / "other.tif"))
+    brown, foo, cells = (
+        Marker(measure=name, threshold=0.2) for name in ("dab_od_mean", "foo", "cell_dab_od_mean")
+    )
+    folder = counted_folder(path, IHC, markers=(brown,))
+    before = (folder / "cells.csv").read_bytes()
+    for wrong, said in ((foo, "there are: "), (cells, "is dab_od_mean meant")):
+        with pytest.raises(SettingsError, match=f"is no measurement of this result; {said}"):
+            counted_folder(path, IHC, markers=(wrong,))
+    assert (folder / "cells.csv").read_bytes() == before
+    with pytest.raises(SettingsError, match="no channel 'tubulin'"):
+        counted_folder(path, IHC, cells_from="tubulin")
+    counted_folder(path, IHC, markers=(cells,), expand=2.0)
+    assert load_result(folder).run["classification"]["markers"][0]["measure"] == cells.measure
+
+
 def test_one_threshold_for_all_slides_of_a_study(cellseg, counted_once, tmp_path):
     for name in ("a", "b"):
         folder = tmp_path / f"{name}.cellseg"
