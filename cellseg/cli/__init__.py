@@ -119,6 +119,8 @@ class _Shown(logging.Formatter):
 def main() -> None:
     """Entry point: run the command and turn errors into one line and an exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     collect_rarely()
     # Of several chunks that zarr asks for at once one error is told, not those that came after it.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)

@@ -79,6 +79,23 @@ cellseg.cli.main()
     assert (done.returncode, done.stderr) == (130, "interrupted; what is done is kept\n")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals there")
+def test_an_interrupt_while_libraries_load_is_quiet(tmp_path):
+    program = """
+import os, runpy, signal, sys
+
+class Strike:
+    def find_spec(name, *_):
+        if name == "click":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Strike)
+runpy.run_module("cellseg", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
