@@ -127,8 +127,6 @@ def change(
                     changed, recipe, slide, exports=changed.exports, why=why, is_lenient=is_lenient
                 )
             result = changed.commit()
-            if changed.kept:
-                notices.append(Notice(f"cells.csv is made anew; the edited one: {changed.kept}"))
     except NoThresholdError as error:
         result = load_result(Path(folder))
         asked, given = _undecided(recipe, result), Classification.of(result.run)

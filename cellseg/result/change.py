@@ -33,8 +33,6 @@ class Change:
         self.folder, self.run, self._frame = folder, run, frame
         self._staging, self._fresh = folder / STAGING, fresh
         self._removed: set[str] = set()
-        self.kept = ""
-        """Name of the copy of a ``cells.csv`` that somebody edited; empty without one."""
 
     @property
     def result(self) -> Result:
@@ -69,8 +67,6 @@ class Change:
         new = {path.name: publish.entry_of(path) for path in self._staging.iterdir()}
         if publish.TABLE in new:
             new[publish.TABLE]["rows"] = len(self.result.table)
-            if earlier := publish.published(self.folder):
-                self.kept = publish.keep_edited(self.folder, earlier)
         files = {n: entry for n, entry in {**before, **new}.items() if n not in self._removed}
         record = {**self.run, "exports": self.exports, "files": files}
         write_json(self._staging / publish.RUN, record)

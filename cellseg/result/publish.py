@@ -223,12 +223,12 @@ def changed(
     return None
 
 
-def keep_edited(folder: Path, run: Mapping[str, object]) -> str:
+def keep_edited(folder: Path) -> str:
     """Copy a ``cells.csv`` that somebody edited, which will be replaced; the copy's name, or ''."""
-    table, edited = folder / TABLE, None
+    table, run, edited = folder / TABLE, published(folder), None
     with suppress(InputError):  # a link that leads out of the folder, or too large
-        edited = changed(folder, run, names=[TABLE])
-    if edited is None or not table.is_file():
+        edited = run and changed(folder, run, names=[TABLE])
+    if not edited or not table.is_file():
         return ""
     names = (f"cells-edited{number}.csv" for number in ("", *range(2, 10_000)))
     kept = next(folder / name for name in names if not lexists(folder / name))

@@ -149,7 +149,8 @@ def test_an_edited_table_is_kept_where_the_slide_is_counted_again(tmp_path):
     table.write_text("mine")
     counted(request_for(slide, output=tmp_path, overwrite=False))
     assert table.read_text() == "mine", "nothing was to be done"
-    counted(request_for(slide, output=tmp_path, score=0.31, overwrite=True))
+    _, events = counted(request_for(slide, output=tmp_path, score=0.31, overwrite=True))
+    assert "cells.csv is made anew; the edited one: cells-edited.csv" in events
     assert (result.folder / "cells-edited.csv").read_text() == "mine"
     assert table.read_text() == rows
     # What a link leads to is nobody's table.
