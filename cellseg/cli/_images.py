@@ -25,7 +25,7 @@ from cellseg.errors import (
     unforeseen,
 )
 from cellseg.events import JSON_KEYS, CountResult, Event, ProgressBar, Started
-from cellseg.slide.formats import image_name
+from cellseg.slide.formats import image_name, slide_name
 from cellseg.storage import Location
 from cellseg.study.images import ImageFile
 from cellseg.table.summary import lines
@@ -86,7 +86,7 @@ class Reporter(ProgressBar):
         text = hinted(error, option)
         if text.startswith(f"{image.name}: "):
             text = name + text.removeprefix(image.name)
-        elif image.name not in text:
+        elif not any(name in text for name in (image.name, f"{slide_name(image)}.cellseg")):
             text = f"{image if name == image.name else name}: {text}"
         self.say(f"cellseg: {text}")
 

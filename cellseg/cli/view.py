@@ -160,7 +160,7 @@ def info(files: tuple[Location, ...], *, as_json: bool, **options: Any) -> None:
             failed.append(error)
             said.append({"path": str(file), "error": str(error)})
             if not as_json and len(files) > 1:
-                say(f"Error: {error}", err=True)
+                say(f"cellseg: {error}", err=True)
             continue
         if not as_json:
             rows = [f"  {label:<12}{text}" for label, text in _info_rows(said[-1])]

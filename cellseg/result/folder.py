@@ -235,15 +235,17 @@ def _other_settings(key: object, result: Result) -> list[str]:
             before, settings = result.section("protocol"), result.section("settings")
             # What the earlier one lacks came with a later version: nobody set it.
             other = {k: (before[k], v) for k, v in now.items() if k in before and before[k] != v}
-            if "name" in other:
-                return ["protocol was {}, now {}".format(*other["name"])]
-            if result.section("model").get("checksum") != model:
-                return ["another model"]
             asked = {name: (settings.get(name), plan.get(name)) for name in _ASKED}
             asked["mpp"] = result.section("pixel_size").get("mpp"), plan.get("mpp")
             asked["regions"] = settings.get("regions"), plan.get("regions") and publish.REGIONS
             if now.get("prefilter"):
                 asked["prefilter"] = settings.get("prefilter"), plan.get("prefilter")
+            if any(asked[name][0] != asked[name][1] for name in ("z", "t", "series", "mpp")):
+                other = {}  # of another picture protocol and model may be other ones by themselves
+            elif "name" in other:
+                return ["protocol was {}, now {}".format(*other["name"])]
+            elif result.section("model").get("checksum") != model:
+                return ["another model"]
             return [
                 f"{name} was {_told(old)}, now {_told(new)}"
                 for name, (old, new) in (asked | other).items()

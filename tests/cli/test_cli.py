@@ -130,7 +130,9 @@ def test_count_says_how_many_and_where_and_takes_no_result_for_an_image(cellseg,
 def test_info_of_good_and_bad_files_is_done_in_part(cellseg, tmp_path):
     discs(tmp_path / "good.tif")
     (tmp_path / "bad.tif").write_bytes(b"II*\0garbage")
-    assert cellseg("info", tmp_path / "bad.tif")[0] == 4
+    alone = cellseg("info", tmp_path / "bad.tif", ends=4)[2]
+    assert alone.startswith("cellseg: bad.tif: ")
+    assert alone in cellseg("info", tmp_path / "good.tif", tmp_path / "bad.tif", ends=3)[2]
     _, out, _ = cellseg("info", tmp_path / "good.tif", tmp_path / "bad.tif", "--json", ends=3)
     assert ["error" in entry for entry in json.loads(out)] == [False, True]
 
@@ -324,6 +326,10 @@ def test_a_count_that_was_made_before_repeats_its_hints(cellseg, tmp_path):
         assert code == 0
         assert said in err
         assert "(--mpp" in err
+    asked = ("--no-prefilter", "--protocol", "he", "--mpp", "0.5")
+    _, _, err = cellseg("count", tmp_path / "a.tif", *asked, ends=5)
+    said = "holds a count with other settings (mpp was not set, now 0.5)"
+    assert err.splitlines()[-1].startswith(f"cellseg: {tmp_path / 'a.cellseg'}: {said}")
 
 
 def test_the_time_of_a_count_is_without_loading(cellseg, tmp_path, monkeypatch):

@@ -242,6 +242,8 @@ def test_a_refusal_says_which_settings_are_other_ones(slide, tmp_path):
         ({"skip_bad": True}, r"skip_bad was no, now yes"),
         ({"regions": part}, r"regions was not set, now regions.geojson"),
         ({"mpp": 0.6}, r"mpp was 0\.5, now 0\.6"),
+        # Protocol and sizes may follow from the pixel size: nobody gave these.
+        ({"mpp": 0.6, "protocol": load_protocol("ihc")}, r"mpp was 0\.5, now 0\.6"),
     ):
         with pytest.raises(OutputError, match=rf"other settings \({what}\)"):
             counted(replace(request, **asked))
