@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,7 +70,7 @@ def classify(
     from cellseg.cli._images import write_study_files
     from cellseg.derive.classes import common_thresholds
     from cellseg.run import change
-    from cellseg.study.folder import load_study, with_failures
+    from cellseg.study.folder import SUMMARY, load_study, with_failures
     from cellseg.study.images import RESULT as ENDING
 
     markers = tuple(markers_of(lesson))
@@ -96,10 +96,11 @@ def classify(
             tell(f"all slides: {notice}")
     done = []
     for path in paths if is_one else [result.path for result in results]:
-        about = tell if is_one else partial(_tell_of, path.stem)
-        result = change(
-            path, image=image, on_notice=about, is_lenient=not is_one, **decided, **more
-        )
+        notes: list[Notice] = []
+        add = notes.append
+        result = change(path, image=image, on_notice=add, is_lenient=not is_one, **decided, **more)
+        for note in notes:
+            tell(note if is_one else Notice(f"{path.stem}: {note}", hint=note.hint))
         done.append(_classes_json(result))
         if not as_json:
             say(str(result.summary) if is_one else f"{result.image_name}: {result.summary}")
@@ -111,12 +112,11 @@ def classify(
     for path in paths:
         if path.suffix.lower() != ENDING:
             write_study_files(with_failures(load_study(path)), report=True)
+        elif is_one and (summary := path.parent / SUMMARY).exists():
+            home = shlex.quote(str(path.parent))
+            tell(f"{summary} is not made anew: cellseg report {home} does so")
     if unread := sum(len(study.unread) for study in studies):
         raise PartialResultError(f"{unread} of the results could not be read")
-
-
-def _tell_of(name: str, notice: Notice) -> None:
-    tell(Notice(f"{name}: {notice}", hint=notice.hint))
 
 
 def _measured(results: Sequence[Result], markers: Sequence[Marker]) -> list[Result]:
@@ -128,12 +128,10 @@ def _measured(results: Sequence[Result], markers: Sequence[Marker]) -> list[Resu
         with suppress(SettingsError):
             known_markers(markers, result.table.dtypes)
             found.append(result)
-    if not found:
-        return list(results)
-    for result in results:
+    for result in results if found else ():
         if result not in found:
-            tell(Notice(f"{result.image_name}: has no such measurement, and is left as it is"))
-    return found
+            tell(f"{result.image_name}: has no such measurement, and is left as it is")
+    return found or list(results)
 
 
 def _taught(

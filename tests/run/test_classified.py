@@ -254,6 +254,11 @@ def test_one_threshold_for_all_slides_of_a_study(cellseg, counted_once, tmp_path
     assert code == 2
     assert "is dab_od_mean meant?" in said
     assert load_result(results[0].path).run["classification"] == first
+    asked = ("--measure", "dab_od_mean", "--threshold", "0.2")
+    _, _, said = cellseg("classify", results[0].path, *asked, ends=0)
+    assert f"{tmp_path / 'summary.csv'} is not made anew: cellseg report {tmp_path} does so" in said
+    (tmp_path / "summary.csv").unlink()
+    assert "made anew" not in cellseg("classify", results[0].path, *asked, ends=0)[2]
 
 
 def test_what_a_slide_of_a_study_lacks_is_left_out_and_said(
