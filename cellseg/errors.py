@@ -47,7 +47,7 @@ class Notice(str):
 
     def __new__(cls, text: str, *, hint: str = "") -> Notice:
         made = super().__new__(cls, text)
-        made.hint = hint
+        made.hint = hint or getattr(text, "hint", "")
         return made
 
 

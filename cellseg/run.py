@@ -25,7 +25,7 @@ from cellseg.events import CountResult, Event, Started, TileDone
 from cellseg.export import EXPORTS, check_exports, export, write_export
 from cellseg.protocol import CountProtocol, Marker
 from cellseg.result import Change, Result, ResultFolder, add_file, changing, load_result
-from cellseg.result.publish import CORRECTIONS, HISTOGRAM
+from cellseg.result.publish import CORRECTIONS, HISTOGRAM, corrected_path
 from cellseg.result.upload import RemoteResult
 from cellseg.slide import Slide, open_slide, slide_name
 from cellseg.slide.formats import home_of
@@ -123,9 +123,8 @@ def change(
             _ = changed.result.summary
             recipe = Recipe.of(changed.result).model_copy(update=decisions)
             with _slide_of(changed.result, image) as (slide, why):
-                notices = _complete(
-                    changed, recipe, slide, exports=changed.exports, why=why, is_lenient=is_lenient
-                )
+                has = changed.exports
+                notices = _complete(changed, recipe, slide, has, why=why, is_lenient=is_lenient)
             result = changed.commit()
     except NoThresholdError as error:
         result = load_result(Path(folder))
@@ -186,8 +185,8 @@ def _complete(
     changed: Change,
     recipe: Recipe,
     slide: Slide | None,
-    *,
     exports: Sequence[str] = (),
+    *,
     why: CellsegError | None = None,
     is_lenient: bool = False,
 ) -> list[Notice]:
@@ -234,7 +233,7 @@ def _events(
         request.image, mpp=request.mpp, z=request.z, t=request.t, series=request.series
     ) as slide:
         identity = fingerprint(request.image)
-        yield from map(_notice, slide.notes)
+        yield from map(Notice, slide.notes)
         assay = choose_assay(slide, request)
         loading = time.monotonic()
         chosen = detector or _load(request, assay.model)
@@ -243,7 +242,7 @@ def _events(
         tissue = None
         if request.tma:
             request, plan, tissue = by_core(slide, request, plan)
-        yield from map(_notice, plan.notes)
+        yield from map(Notice, plan.notes)
         markers = request.recipe.markers or plan.protocol.classify
         recipe = request.recipe.model_copy(update={"markers": markers})
         if recipe.cells_from is not None:
@@ -251,10 +250,8 @@ def _events(
         key = {"slide": identity, "plan": plan.settings(), "version": __version__}
         with _open(request, key, place) as folder:
             if folder.already_complete and (earlier := _earlier(request.image, folder.path)):
-                yield Notice("counted before with the same settings: nothing to do")
                 folder.close()
-                yield from _brought_up(folder.path, request, slide, plan.protocol)
-                yield _earlier(request.image, folder.path) or earlier
+                yield from _brought_up(earlier, request, slide, plan.protocol)
                 return
             if folder.journal.resumed:
                 yield Notice("going on from an earlier, interrupted run of the same settings")
@@ -275,26 +272,21 @@ def _events(
             notices: list[Notice] = []
 
             def complete(changed: Change) -> None:
-                notices.extend(
-                    _complete(changed, recipe, slide, exports=request.export, is_lenient=True)
-                )
+                notices.extend(_complete(changed, recipe, slide, request.export, is_lenient=True))
 
             result = recording.finish(complete, started=started)
             said = {*slide.notes, *plan.notes}
-            yield from (_notice(text) for text in count.warnings() if text not in said)
+            yield from (Notice(text) for text in count.warnings() if text not in said)
             yield from notices
             yield CountResult(request.image, result, time.monotonic() - started)
 
 
-def _notice(text: str) -> Notice:
-    return text if isinstance(text, Notice) else Notice(text)
-
-
 def _brought_up(
-    folder: Path, request: CountRequest, slide: Slide, protocol: CountProtocol
-) -> Iterator[Notice]:
-    """Give a finished count what the request asks for beyond it."""
-    result, recipe = load_result(folder), request.recipe
+    earlier: CountResult, request: CountRequest, slide: Slide, protocol: CountProtocol
+) -> Iterator[Event]:
+    """A finished count, which gets what the request asks for beyond it."""
+    yield Notice("counted before with the same settings: nothing to do")
+    folder, result, recipe = earlier.folder, earlier.result, request.recipe
     there, names = Recipe.of(result), ("expand", "cells_from", "hotspot", "chamber", "markers")
     asked = {name: getattr(recipe, name) for name in names}
     wanted = {n: value for n, value in asked.items() if value not in (None, (), getattr(there, n))}
@@ -309,6 +301,9 @@ def _brought_up(
     for name in (name for name in request.export if not result.has_export(name)):
         export(folder, name)
     yield from notices
+    if (corrected := corrected_path(folder)).is_dir():
+        yield Notice(f"a corrected result lies beside it: {corrected}")
+    yield _earlier(request.image, folder) or earlier
 
 
 def _tiles(recording: Recording) -> Iterator[Event]:

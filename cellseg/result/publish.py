@@ -223,6 +223,11 @@ def changed(
     return None
 
 
+def corrected_path(folder: Path) -> Path:
+    """``slide.cellseg`` to ``slide.corrected.cellseg``, beside it."""
+    return folder.with_name(f"{folder.name.removesuffix('.cellseg')}.corrected.cellseg")
+
+
 def keep_edited(folder: Path) -> str:
     """Copy a ``cells.csv`` that somebody edited, which will be replaced; the copy's name, or ''."""
     table, run, edited = folder / TABLE, published(folder), None

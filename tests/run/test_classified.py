@@ -165,6 +165,16 @@ def test_an_edited_table_is_kept_where_the_slide_is_counted_again(tmp_path):
     assert not (tmp_path / "elsewhere.csv").exists(), "nothing is written through a link"
 
 
+def test_a_finished_count_tells_of_its_corrected_result(tmp_path):
+    write_disc_slide(tmp_path / "a.tif", np.random.default_rng(0), shape=(150, 150))
+    request = request_for(tmp_path / "a.tif", output=tmp_path, overwrite=False)
+    corrections = Corrections(counted(request)[0].result)
+    assert not [event for event in counted(request)[1] if "corrected" in str(event)]
+    corrections.delete([1])
+    saved = save(corrections)
+    assert f"a corrected result lies beside it: {saved.path}" in counted(request)[1]
+
+
 def test_a_decision_that_there_is_not_is_refused(folder):
     with pytest.raises(TypeError, match="a recipe has no expnd, marker"):
         change(folder, expnd=5, marker=1)

@@ -22,7 +22,7 @@ from cellseg.geometry import Box, box_of
 from cellseg.result import Change, Result, ResultFolder, load_result
 from cellseg.result.files import is_bare_name, readable
 from cellseg.result.folder import Findings
-from cellseg.result.publish import CORRECTIONS
+from cellseg.result.publish import CORRECTIONS, corrected_path
 from cellseg.table import Column
 
 _NOT_KEPT = ("expansion", "spatial", "classification", "doubts", "warnings", "seconds")
