@@ -19,6 +19,7 @@ from cellseg.result.files import remove, write_json
 from cellseg.result.result import Result, is_ours, load_result
 
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 _logger = logging.getLogger(__name__)
 
 
@@ -122,7 +123,7 @@ class FolderLock:
     """Held from construction to :meth:`release`; an OutputError where another run holds it.
 
     The operating system holds the lock for the process: a lock file that a killed run left behind
-    locks nothing.
+    locks nothing. A folder that is read-only is not locked.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -130,6 +131,7 @@ class FolderLock:
         if self._path.is_symlink():
             raise OutputError(f"{self._path}: is a link; it is not followed")
         self._lock = FileLock(self._path, blocking=False, thread_local=False)
+        self._file: os.stat_result | None = None
         try:
             self._lock.acquire()
         except Timeout as error:
@@ -138,12 +140,14 @@ class FolderLock:
                 holder = f" (process {int(self._path.read_text())})"
             raise OutputError(f"{folder}: another run{holder} is writing here") from error
         except OSError as error:
+            if error.errno in _READ_ONLY and not self._path.exists():
+                return  # nothing can be written there, and so nothing need be locked
             if error.errno not in _NO_LOCKS:
                 raise
             # Some network drives have no locks: better to run than to refuse.
             _logger.warning("%s: this drive has no locks (%s)", folder, error.strerror)
             self._path.touch()
-        self._file: os.stat_result | None = self._path.stat()
+        self._file = self._path.stat()
         with suppress(PermissionError):  # on Windows nobody else writes in a locked file
             self._path.write_text(f"{os.getpid()}\n")
 

@@ -68,6 +68,8 @@ class ResultFolder(AbstractContextManager["ResultFolder"]):
         if publish.is_ready(path):
             publish.publish(path)
         self.already_complete = _is_done(path, digest, key, image, overwrite=overwrite)
+        if self.already_complete and not lock.is_held:
+            return  # it is read-only, and nothing has to be written
         self._staging = publish.fresh_staging(path)
         self.journal = Journal(path / JOURNAL_NAME, digest, image, self._held)
 
@@ -187,7 +189,7 @@ class ResultFolder(AbstractContextManager["ResultFolder"]):
                 # A run that was killed between its last two steps left the journal of a result
                 # that is whole.
                 self.journal.close(keep=self.journal.is_written or not self.already_complete)
-        else:
+        elif not self.already_complete:
             self.journal.abandon()
         _let_go(self.path, self._lock)
 

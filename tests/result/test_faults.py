@@ -411,6 +411,20 @@ def test_a_place_that_is_read_only_from_the_start_is_one_line(
     assert not list(closed.iterdir())
 
 
+def test_a_finished_result_that_is_read_only_needs_no_writing(result, count, permissions_hold):
+    count()
+    folders = [result, *(one for one in result.rglob("*") if one.is_dir())]
+    before = sorted(result.rglob("*"))
+    for folder in reversed(folders):
+        folder.chmod(0o555)
+    assert "counted before with the same settings: nothing to do" in count(ends=0)
+    assert "Permission denied" in the_line(count("--export", "labels.tif", ends=5))
+    assert "holds a count with other settings" in the_line(count("--score", "0.9", ends=5))
+    for folder in folders:
+        folder.chmod(0o755)
+    assert sorted(result.rglob("*")) == before
+
+
 def failing_reads(monkeypatch, error, *, after):
     """From a read on, the slide's file or its machine gives this error."""
     import cellseg.slide._slide as slide_module
