@@ -147,7 +147,8 @@ def example(values: ArrayLike) -> float | None:
     if not len(known) or known.min() == known.max():
         return None
     centre, quartile, top = np.quantile(known, (0.5, 0.75, 1))
-    found = centre + EXAMPLE_SPREADS * (quartile - centre) / _QUARTILE
+    # Some measurements have an end, such as 1 of a score: the example is never beyond all cells.
+    found = min(top, centre + EXAMPLE_SPREADS * (quartile - centre) / _QUARTILE)
     return float(f"{found if quartile > centre else (centre + top) / 2:.3g}")
 
 

@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from cellseg.derive.classes import classify, measurement
 from cellseg.derive.scores import Blocks, allred, h_score, share_interval, spatial_blocks
-from cellseg.derive.threshold import beyond_gap, histogram, propose
+from cellseg.derive.threshold import beyond_gap, example, histogram, propose
 from cellseg.errors import SettingsError
 from cellseg.protocol import Marker
 
@@ -143,6 +143,14 @@ def test_nothing_is_proposed_without_reason(values):
             propose(values(np.random.default_rng(seed)))
 
 
+@pytest.mark.parametrize("number", [20, 300])
+def test_the_example_is_not_beyond_all_cells(number):
+    """Of a score or an eccentricity most values lie near the largest."""
+    values = 1 - np.random.default_rng(0).exponential(0.1, number)
+    found = example(values)
+    assert found == pytest.approx(values.max(), abs=0.0005)
+
+
 @pytest.mark.parametrize("share", [0.005, 0.01, 0.02, 0.05, 0.1])
 @pytest.mark.parametrize("contrast", [12, 30, 100])
 def test_rare_positive_cells_above_a_gap(share, contrast):
@@ -189,7 +197,7 @@ def test_a_tail_is_no_gap(name):
 
 def test_a_refusal_names_a_number_to_begin_with():
     values = np.random.default_rng(0).normal(10, 1, 2000)
-    with pytest.raises(SettingsError, match=r"for instance 15\.1, .*0 of 2,000 cells"):
+    with pytest.raises(SettingsError, match=r"for instance 13\.1, well above most cells"):
         propose(values)
     with pytest.raises(SettingsError, match=r"for instance 2\.5, .*1 of 20 cells"):
         propose([2.0] * 19 + [3.0])
