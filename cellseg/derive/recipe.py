@@ -7,12 +7,12 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cellseg.errors import SettingsError
+from cellseg.errors import InputError, SettingsError
 from cellseg.geometry import Frame
 from cellseg.protocol import MOST_MARKERS, Marker
 from cellseg.result import Result
 from cellseg.result.files import read_json, validated
-from cellseg.result.publish import RECIPE
+from cellseg.result.publish import AGAIN, RECIPE
 from cellseg.table.chamber import Chamber
 from cellseg.table.hotspot import HotSpot
 from cellseg.table.neighbours import NEAR_UM
@@ -51,7 +51,10 @@ class Recipe(BaseModel):
     def of(cls, result: Result) -> Self:
         """The recipe that a result was derived by."""
         path = result.file(RECIPE)
-        return validated(cls, read_json(path), path)
+        try:
+            return validated(cls, read_json(path), path)
+        except InputError as error:
+            raise InputError(f"{error}; {AGAIN}", hint="overwrite") from error
 
     def checked(self, frame: Frame) -> Self:
         """The recipe, once its distances were found to fit a slide; else a SettingsError."""

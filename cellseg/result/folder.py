@@ -220,7 +220,7 @@ def _is_done(
         if changes := _other_settings(plain(key), result):
             why = f"a count with other settings ({', '.join(changes)})"
     elif file is not None:
-        why = f"a count whose {file} was changed since"
+        why = f"a count whose {file} was changed or removed since"
     else:
         if result.is_complete and not os.path.lexists(folder / publish.TABLE):
             result.table.write_csv(folder / publish.TABLE)

@@ -54,6 +54,7 @@ CHECKED = (TABLE, MEASURED, LABELS, RECIPE, *OPTIONAL)
 RESULT_FILES = (*CHECKED, RUN)
 """What a run itself leaves; exports and corrections come beside it."""
 
+AGAIN = "count the slide again, and overwrite this result"  # What mends a damaged one.
 FORMAT = "cellseg result"
 FORMAT_VERSION = 1
 

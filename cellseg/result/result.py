@@ -151,13 +151,10 @@ class Result:
 
     def check_table(self) -> None:
         """Refuse a result whose measurements or masks were changed; nothing reads ``cells.csv``."""
-        names = (publish.MEASURED, publish.LABELS)
+        names = (publish.MEASURED, publish.LABELS, publish.DERIVED)
         if (name := publish.changed(self.path, self.run, names=names)) is not None:
-            raise InputError(
-                f"{self.path}: its {name} was changed since it was counted, so that rows and "
-                "masks may not belong together; count the slide again",
-                hint="overwrite",
-            )
+            said = f"its {name} was changed since it was counted"
+            raise InputError(f"{self.path}: {said}; {publish.AGAIN}", hint="overwrite")
 
     def check_current(self) -> None:
         """Refuse, with an OutputError, to go on where the slide was counted again meanwhile."""
@@ -327,8 +324,10 @@ def _loaded(path: Path) -> Result:
     result = Result(path, run=run, frame=frame)
     if label_token(path, publish.LABELS) != result.token:
         raise InputError(f"{path}: {publish.LABELS} is missing or belongs to another run")
-    if not (result.file(publish.MEASURED).is_file() or (path / publish.FETCHED).is_file()):
-        raise InputError(f"{path}: {publish.MEASURED} is missing")
+    parts = (publish.MEASURED, *{publish.DERIVED} & publish.files_of(run).keys())
+    lost = [name for name in parts if not result.file(name).is_file()]
+    if lost and not (path / publish.FETCHED).is_file():
+        raise InputError(f"{path}: {lost[0]} is missing; {publish.AGAIN}", hint="overwrite")
     return result
 
 

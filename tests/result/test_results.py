@@ -499,7 +499,7 @@ def test_a_result_that_was_changed_is_not_vouched_for(tmp_path, name, change):
     (path / name).unlink()
     if change is not None:
         (path / name).write_bytes(change(data))
-    with pytest.raises(OutputError, match=r"was changed since") as caught:
+    with pytest.raises(OutputError, match=r"was changed or removed since") as caught:
         ResultFolder.open(path, key="k", overwrite=False)
     assert "\n" not in str(caught.value)
     with ResultFolder.open(path, key="k") as folder:

@@ -187,6 +187,25 @@ def test_measurements_that_were_changed_are_refused(folder):
         change(folder, markers=one(0.1))
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("derived.parquet", None),
+        ("derived.parquet", "x"),
+        ("recipe.json", "{"),
+        ("recipe.json", None),
+    ],
+)
+def test_a_lost_or_damaged_part_is_told_with_what_to_do(folder, name, content):
+    change(folder, markers=one(0.1))
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_text(content)
+    with pytest.raises(InputError, match=f"{name}.*; count the slide again, and overwrite") as told:
+        change(folder, markers=one(0.2))
+    assert told.value.hint == "overwrite"
+
+
 def test_without_the_slide_there_are_no_outlines(folder):
     (folder.parent / "discs.tif").unlink()
     result, notes = changed(folder, markers=one(0.1))
