@@ -16,7 +16,6 @@ from cellseg.errors import InputError, OutputError, SettingsError
 from cellseg.geometry import Box
 from cellseg.protocol import load_protocol
 from cellseg.result import load_result
-from cellseg.result.publish import corrected_path
 from cellseg.run import save
 
 pytestmark = pytest.mark.usefixtures("no_pictures")

@@ -46,8 +46,7 @@ def write_corrected(
     ``complete`` gets the change with the corrected cells, and adds what follows from them.
     """
     result = corrections.result
-    name = f"{result.path.name.removesuffix('.cellseg')}.corrected.cellseg"
-    path = Path(folder) if folder else result.path.with_name(name)
+    path = Path(folder) if folder else corrected_path(result.path)
     result.check_current()
     _refuse_other(path, result)
     edits = [edit.summary() for edit in corrections.edits]
