@@ -252,11 +252,11 @@ def _inside(
     cells: Instances, lists: PixelLists, pixels: NDArray[np.generic], origin: tuple[int, int]
 ) -> NDArray[np.generic]:
     """Values of the cells' pixels, (M, C)."""
-    _, width, channels = pixels.shape
+    height, width, channels = pixels.shape
     first = (cells.boxes[:, :2] - origin) @ (width, 1)
     at = np.repeat(first, lists.counts) + lists.y * width + lists.x
     # Six times as fast as by y and x.
-    return np.asarray(pixels.reshape(-1, channels).take(at, axis=0))
+    return np.asarray(pixels.reshape(height * width, channels).take(at, axis=0))
 
 
 def _batches(instances: Instances) -> Iterator[Instances]:
