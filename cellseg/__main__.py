@@ -31,6 +31,7 @@ def main() -> None:
         run()
     except SystemExit as end:
         code = int(end.code or 0)
+        signal.signal(signal.SIGINT, lambda *_: _exit(code))
         raise
 
 
