@@ -8,11 +8,7 @@ from os import _exit
 
 
 def main() -> None:
-    """Run the command, and end at once.
-
-    Python would take all libraries apart at its end, for a third of a second; the system takes
-    back what they hold in no time.
-    """
+    """Run the command, and end without Python's own clean-up, which takes a third of a second."""
     code = 1
 
     def leave() -> None:
@@ -23,7 +19,7 @@ def main() -> None:
 
     atexit.register(leave)  # before libraries register theirs: the first is called last
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # Until the command listens: a traceback of libraries that are loaded says nothing.
+        # Until the command handles it itself: a traceback while libraries load says nothing.
         signal.signal(signal.SIGINT, lambda *_: _exit(130))
     from cellseg.cli import main as run
 

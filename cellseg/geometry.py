@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 
 STRIDE_PX = 32  # Tile origins are multiples of this, the largest stride of the network.
 NEAR_PX = 8
-"""A tile contributes what touches its core widened by this; a whole has its middle within half."""
+"""An object belongs to a tile only if it has a pixel in the tile's core, widened by this."""
 
 
 @dataclass(frozen=True, order=True)
@@ -178,7 +178,7 @@ class Tile:
 
     @property
     def near(self) -> Box:
-        """Where an object of this tile has at least a pixel."""
+        """The core, widened: an object of this tile has at least a pixel in it."""
         return self.core.widened(NEAR_PX)
 
 

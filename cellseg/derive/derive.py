@@ -30,7 +30,7 @@ from cellseg.palette import OTHER
 from cellseg.protocol import CountProtocol
 from cellseg.result import Change, Result, table_writer
 from cellseg.result.files import write_json
-from cellseg.result.publish import CELLS, DERIVED, HISTOGRAM, RECIPE, TABLE, keep_edited
+from cellseg.result.publish import CELLS, DERIVED, HISTOGRAM, RECIPE, TABLE, edited_name
 from cellseg.result.table import rounded
 from cellseg.slide import Slide
 from cellseg.table import REGION, Column
@@ -303,7 +303,7 @@ class _Derivation:
         self.run["columns"] = [
             {"name": column.name, "dtype": column.dtype} for column in [*contract, *self.added]
         ]
-        if kept := keep_edited(self.change.folder):
+        if kept := edited_name(self.change.folder):
             self.notes.append(Notice(f"{TABLE} is made anew; the edited one: {kept}"))
         self.change.result.table.write_csv(self.change.path(TABLE))
         write_json(self.change.path(RECIPE), self.recipe.model_dump(mode="json"))

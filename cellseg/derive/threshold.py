@@ -149,7 +149,9 @@ def example(values: ArrayLike) -> float | None:
     centre, quartile, top = np.quantile(known, (0.5, 0.75, 1))
     # Some measurements have an end, such as 1 of a score: the example is never beyond all cells.
     found = min(top, centre + EXAMPLE_SPREADS * (quartile - centre) / _QUARTILE)
-    return float(f"{found if quartile > centre else (centre + top) / 2:.3g}")
+    found = found if quartile > centre else (centre + top) / 2
+    number = float(f"{found:.3g}")
+    return number if number <= top else float(f"{found - abs(found) / 200:.3g}")
 
 
 def _finite(values: ArrayLike) -> Floats:

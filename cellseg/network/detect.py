@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from importlib.util import find_spec
@@ -112,7 +113,8 @@ class MaskRCNNDetector(Detector):
     def get_ready(self, extent: tuple[int, int]) -> None:
         """See :meth:`Detector.get_ready`."""
         height, width = (side + -side % self.network.stride_px for side in extent)
-        self.network.get_ready((height, width))
+        with suppress(RuntimeError, MemoryError):  # whatever is wrong, the first tile says
+            self.network.get_ready((height, width))
 
     def take_seconds(self) -> dict[str, float]:
         """Seconds by stage since the last call."""
@@ -133,10 +135,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 def to_detections(
     result: NetworkOutput, extent: tuple[int, int], limits: Limits, share: float = 1.0
 ) -> Detections:
-    """Objects of a tile with their masks pasted; ``extent`` is the tile without its padding.
-
-    They are those of a ``share`` of the tile.
-    """
+    """Objects of a ``share`` of a tile, masks pasted; ``extent`` is the tile without its padding."""
     plain = np.setdiff1d(np.arange(len(result.boxes)), result.fine)
     pasted: list[Pasted | None] = [None] * len(result.boxes)
     for index, masks in ((plain, result.masks[plain]), (result.fine, fine_masks(result))):

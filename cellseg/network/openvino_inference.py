@@ -135,7 +135,7 @@ class OpenVinoInference(Inference):
         self.threads = 1 if threads == "1" else max(1, at_once)
         self._spare: list[Requests] = []
         try:
-            # The dense part is compiled with the first image: it takes a third of a second.
+            # The dense part is compiled when the size of images is known: it takes half a second.
             blank = [np.zeros((1, 1, self._graphs.channels), np.float32)] * LEVELS
             logits, _ = self._boxes({}, blank, np.zeros((1, 4), np.float32))
         except RuntimeError as error:

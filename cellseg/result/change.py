@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ from filelock import FileLock, Timeout
 from cellseg.errors import STAGING, OutputError, output_errors
 from cellseg.geometry import Frame
 from cellseg.result import publish
-from cellseg.result.files import remove, write_json
+from cellseg.result.files import is_writable, remove, write_json
 from cellseg.result.result import Result, is_ours, load_result
 
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
@@ -68,6 +69,8 @@ class Change:
         new = {path.name: publish.entry_of(path) for path in self._staging.iterdir()}
         if publish.TABLE in new:
             new[publish.TABLE]["rows"] = len(self.result.table)
+            if kept := publish.edited_name(self.folder):
+                shutil.copyfile(self.folder / publish.TABLE, self.folder / kept)
         files = {n: entry for n, entry in {**before, **new}.items() if n not in self._removed}
         record = {**self.run, "exports": self.exports, "files": files}
         write_json(self._staging / publish.RUN, record)
@@ -140,7 +143,7 @@ class FolderLock:
                 holder = f" (process {int(self._path.read_text())})"
             raise OutputError(f"{folder}: another run{holder} is writing here") from error
         except OSError as error:
-            if error.errno in _READ_ONLY and not self._path.exists():
+            if error.errno in _READ_ONLY and not is_writable(folder):
                 return  # nothing can be written there, and so nothing need be locked
             if error.errno not in _NO_LOCKS:
                 raise

@@ -67,6 +67,11 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_writable(folder: Path) -> bool:
+    """Whether this process may write in a folder."""
+    return os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
 def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Write an object as JSON in one step, for people to read too."""
     with writing(path) as temporary:

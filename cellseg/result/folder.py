@@ -21,7 +21,7 @@ from cellseg.errors import ExistingResultError, InputError, OutputError, output_
 from cellseg.geometry import Frame
 from cellseg.result import publish
 from cellseg.result.change import Change, FolderLock
-from cellseg.result.files import plain, write_json
+from cellseg.result.files import is_writable, plain, write_json
 from cellseg.result.journal import JOURNAL_NAME, Journal
 from cellseg.result.labels import write_labels, write_quality
 from cellseg.result.result import Result, is_ours, load_result
@@ -222,7 +222,8 @@ def _is_done(
     elif file is not None:
         why = f"a count whose {file} was changed or removed since"
     else:
-        if result.is_complete and not os.path.lexists(folder / publish.TABLE):
+        lost = not os.path.lexists(folder / publish.TABLE)
+        if result.is_complete and lost and is_writable(folder):
             result.table.write_csv(folder / publish.TABLE)
         return result.is_complete
     if overwrite:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -229,17 +228,15 @@ def corrected_path(folder: Path) -> Path:
     return folder.with_name(f"{folder.name.removesuffix('.cellseg')}.corrected.cellseg")
 
 
-def keep_edited(folder: Path) -> str:
-    """Copy a ``cells.csv`` that somebody edited, which will be replaced; the copy's name, or ''."""
+def edited_name(folder: Path) -> str:
+    """Name for a copy of the ``cells.csv`` that somebody edited; empty where nobody did."""
     table, run, edited = folder / TABLE, published(folder), None
     with suppress(InputError):  # a link that leads out of the folder, or too large
         edited = run and changed(folder, run, names=[TABLE])
     if not edited or not table.is_file():
         return ""
     names = (f"cells-edited{number}.csv" for number in ("", *range(2, 10_000)))
-    kept = next(folder / name for name in names if not lexists(folder / name))
-    shutil.copyfile(table, kept)
-    return kept.name
+    return next(name for name in names if not lexists(folder / name))
 
 
 _Byte = Annotated[int, Field(ge=0, le=255)]

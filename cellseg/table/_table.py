@@ -324,7 +324,7 @@ def statistics(values: NDArray[np.generic], pixels: PixelLists) -> dict[str, Flo
     finite, low, high = np.isfinite(known), known, known
     if not finite.all():
         low, high = np.where(finite, known, np.inf), np.where(finite, known, -np.inf)
-    mean = _mean(known, pixels)
+    mean = _mean(known, finite, pixels)
     empty = np.isnan(mean)
     return {
         "mean": mean,
@@ -334,9 +334,8 @@ def statistics(values: NDArray[np.generic], pixels: PixelLists) -> dict[str, Flo
     }
 
 
-def _mean(values: Floats, pixels: PixelLists) -> Floats:
-    """Mean of each cell's finite values, (N,)."""
-    finite = np.isfinite(values)
+def _mean(values: Floats, finite: NDArray[np.bool_], pixels: PixelLists) -> Floats:
+    """Mean of each cell's values where they are finite, (N,)."""
     if finite.all():
         return pixels.means(values)
     count = pixels.sums(finite.astype(np.int64))
@@ -347,8 +346,9 @@ def _mean(values: Floats, pixels: PixelLists) -> Floats:
 def _std(values: NDArray[np.generic], pixels: PixelLists) -> Floats:
     """Standard deviation of each cell's finite values, (N,)."""
     known = values.astype(np.float64)
-    off = known - np.repeat(_mean(known, pixels), pixels.counts)
-    return np.asarray(np.sqrt(_mean(off * off, pixels)))
+    finite = np.isfinite(known)
+    off = known - np.repeat(_mean(known, finite, pixels), pixels.counts)
+    return np.asarray(np.sqrt(_mean(off * off, finite, pixels)))
 
 
 def white_of(dtype: np.dtype[Any]) -> float:
@@ -376,7 +376,8 @@ def stain_densities(
     .. [1] A. C. Ruifrok and D. A. Johnston, "Quantification of histochemical staining by color
        deconvolution", Anal. Quant. Cytol. Histol. 23(4), 2001, 291-299.
     """
-    mixed = [_mean(channel, pixels) for channel in optical_densities(rgb, white).T]
+    seen = optical_densities(rgb, white)
+    mixed = [_mean(channel, np.isfinite(channel), pixels) for channel in seen.T]
     return unmixed(np.stack(mixed, axis=1), stains, white)
 
 

@@ -79,10 +79,31 @@ cellseg.cli.main()
     assert (done.returncode, done.stderr) == (130, "interrupted; what is done is kept\n")
 
 
+@pytest.mark.parametrize("ends", [0, 4])
+def test_a_command_ends_without_pythons_clean_up(ends, tmp_path):
+    command = ["info", str(tmp_path / "none.tif")] if ends else ["--version"]
+    program = f"""
+import runpy, sys
+
+class Kept:
+    def __del__(self):
+        print("cleaned up")
+
+sys.kept, sys.argv = Kept(), ["cellseg", *{command}]
+runpy.run_module("cellseg", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == ends
+    assert "cleaned up" not in done.stdout
+    assert "version" in done.stdout or "no such file" in done.stderr
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals there")
 def test_an_interrupt_while_libraries_load_is_quiet(tmp_path):
     program = """
 import os, runpy, signal, sys
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a shell
 
 class Strike:
     def find_spec(name, *_):

@@ -146,9 +146,11 @@ def test_nothing_is_proposed_without_reason(values):
 @pytest.mark.parametrize("number", [20, 300])
 def test_the_example_is_not_beyond_all_cells(number):
     """Of a score or an eccentricity most values lie near the largest."""
-    values = 1 - np.random.default_rng(0).exponential(0.1, number)
-    found = example(values)
-    assert found == pytest.approx(values.max(), abs=0.0005)
+    for seed in range(20):
+        values = 1 - np.random.default_rng(seed).exponential(0.1, number)
+        found = example(values)
+        assert found == pytest.approx(values.max(), rel=0.006)
+        assert (values >= found).any()
 
 
 @pytest.mark.parametrize("share", [0.005, 0.01, 0.02, 0.05, 0.1])
@@ -197,7 +199,7 @@ def test_a_tail_is_no_gap(name):
 
 def test_a_refusal_names_a_number_to_begin_with():
     values = np.random.default_rng(0).normal(10, 1, 2000)
-    with pytest.raises(SettingsError, match=r"for instance 13\.1, well above most cells"):
+    with pytest.raises(SettingsError, match=r"for instance 13, well above most cells"):
         propose(values)
     with pytest.raises(SettingsError, match=r"for instance 2\.5, .*1 of 20 cells"):
         propose([2.0] * 19 + [3.0])

@@ -16,14 +16,14 @@ from networks import dark_discs, random_network
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, nms, roi_align
 
-from cellseg.errors import SettingsError, WeightsError
+from cellseg.errors import CellsegError, SettingsError, WeightsError
 from cellseg.geometry import Box
 from cellseg.network import detect
 from cellseg.network.architecture import SMALL, Architecture
 from cellseg.network.boxes import mean_samples, sampled, unsuppressed
 from cellseg.network.detect import MaskRCNNDetector, load_detector
 from cellseg.network.detector import DetectorInfo
-from cellseg.network.inference import Wanted
+from cellseg.network.inference import Inference, Wanted
 from cellseg.network.maskrcnn import find_in
 from cellseg.network.modelfile import ModelCard, read_arrays
 from cellseg.network.paste import paste_all
@@ -288,6 +288,22 @@ def test_what_does_not_meet_the_part_that_counts_is_left_out(tmp_path):
         np.testing.assert_allclose(found.masks[kept], whole.masks[touching], atol=1e-5)
         np.testing.assert_allclose(found.types[kept], whole.types[touching], atol=1e-5)
         assert 0 < sum(touching) <= len(found.boxes) < len(whole.boxes) - 5
+
+
+def test_too_little_memory_is_told_by_the_tile_that_lacks_it():
+    class Full(Inference):
+        def get_ready(self, extent):
+            raise RuntimeError("std::bad_alloc")
+
+        def find(self, *_):
+            raise RuntimeError("std::bad_alloc")
+
+    info = DetectorInfo(name="m", checksum="0", classes=("nucleus",), object="nucleus")
+    detector = MaskRCNNDetector(Full(), info)
+    detector.get_ready((64, 64))
+    with pytest.raises(CellsegError, match="out of memory") as caught:
+        detector.detect(np.ones((64, 64, 3), np.float32), fill=1.0)
+    assert caught.value.hint == "tile"
 
 
 def test_a_score_is_a_mean_of_the_networks_own_and_of_the_masks_quality():

@@ -411,8 +411,13 @@ def test_a_place_that_is_read_only_from_the_start_is_one_line(
     assert not list(closed.iterdir())
 
 
-def test_a_finished_result_that_is_read_only_needs_no_writing(result, count, permissions_hold):
+@pytest.mark.parametrize("lost", [(), ("cells.csv",)], ids=["whole", "without its table"])
+def test_a_finished_result_that_is_read_only_needs_no_writing(
+    result, count, permissions_hold, lost
+):
     count()
+    for name in lost:
+        (result / name).unlink()
     folders = [result, *(one for one in result.rglob("*") if one.is_dir())]
     before = sorted(result.rglob("*"))
     for folder in reversed(folders):

@@ -155,7 +155,7 @@ def test_another_count_takes_the_place_of_the_first_whole(memory, slide):
         counted(replace(request, protocol=few, export=()))
     result, notes = counted(replace(request, protocol=few, export=(), overwrite=True))
     assert result.summary.cells == 0
-    assert any("corrections of an earlier count" in text for text in notes)
+    assert any("corrections of an older count" in text for text in notes)
     there = files_of(memory, "/results/discs.cellseg")
     assert "labels.ome.zarr/0/9.9" not in there
     assert "labels.tif" not in there
