@@ -135,7 +135,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 def to_detections(
     result: NetworkOutput, extent: tuple[int, int], limits: Limits, share: float = 1.0
 ) -> Detections:
-    """Objects of a ``share`` of a tile, masks pasted; ``extent`` is the tile without its padding."""
+    """Objects of a ``share`` of a tile, masks pasted; ``extent`` is without the tile's padding."""
     plain = np.setdiff1d(np.arange(len(result.boxes)), result.fine)
     pasted: list[Pasted | None] = [None] * len(result.boxes)
     for index, masks in ((plain, result.masks[plain]), (result.fine, fine_masks(result))):
