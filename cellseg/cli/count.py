@@ -237,8 +237,10 @@ def count(
         for image, name in zip(found.images, result_names(found.images, output), strict=True)
     ]
     outcomes: list[study.Outcome] = [study.FailedImage(*unread) for unread in found.unread]
-    for line in (*found.notes, *(f"cellseg: {error}" for _, error in found.unread)):
-        say(line, err=True)
+    for note in found.notes:
+        say(note, err=True)
+    for _, error in found.unread:
+        say(f"cellseg: {error}", err=True)
     try:
         study.count_images(requests, outcomes, jobs=jobs)
     except BaseException:

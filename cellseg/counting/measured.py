@@ -26,7 +26,7 @@ from cellseg.geometry import Box, Tile
 from cellseg.instances import Instances
 from cellseg.network.detector import DetectorInfo
 from cellseg.network.tissue import TissueMask
-from cellseg.result.journal import Journal
+from cellseg.result.journal import Columns, Journal
 from cellseg.stain.dyes import Dyes
 from cellseg.stain.normalise import DARKEST
 from cellseg.table import Column, Scale, channel_slugs, columns, dab_density, measure
@@ -56,7 +56,7 @@ class MeasuredCells:
     """
 
     instances: Instances
-    table: dict[str, NDArray[np.generic]]
+    table: Columns
     is_new: bool = True
 
 
@@ -155,31 +155,27 @@ class CellMeasurer:
                 whole.instances, raw, origin, scale=self.scale, channels=self._channels,
                 stain=self._protocol.stain, white=self._white, scaled=self._source.scaled,
             )  # fmt: skip
-            # The few that may be background.
-            even = np.flatnonzero(np.less(table.pop("spread"), LEAST_SPREAD))
+            even = np.flatnonzero(np.less(table.pop("spread"), LEAST_SPREAD))  # may be background
             rings = _with_rings(whole.instances.take(even), raw, origin)
             gone = [
                 index
                 for index, (margin, crop) in zip(even, rings, strict=True)
                 if np.isfinite(crop).all() and is_background(margin, self._source.scaled(crop))
             ]
-            part = whole
-            if gone:
-                kept = np.setdiff1d(np.arange(len(whole)), gone)
-                part, table = whole.take(kept), {n: values[kept] for n, values in table.items()}
+            kept = np.setdiff1d(np.arange(len(whole)), gone)
+            part, table = whole.take(kept), {n: values[kept] for n, values in table.items()}
             self._tally.background += len(gone)
             if not len(part):
                 continue
             if self._channels and self._protocol.stain == "ihc" and raw.shape[-1] == 3:
                 self._look_at_limit(part.instances, raw, origin)
                 self._look_around(part.instances, raw, origin)
-            table = self._whole(table, part)
             if self._regions is not None:
                 place = table["centroid_y_px"], table["centroid_x_px"]
                 held = np.unique(self._regions.holding(*place)[0])
                 part, table = part.take(held), {n: values[held] for n, values in table.items()}
             self._tally.kept += len(part)
-            yield MeasuredCells(part.instances, table)
+            yield MeasuredCells(part.instances, self._whole(table, part))
 
     def _by_tile(self, instances: Instances) -> Iterator[tuple[Tile | None, NDArray[np.int64]]]:
         """Group cells by the tile whose padded box holds them; None for larger ones."""
@@ -218,13 +214,11 @@ class CellMeasurer:
             self._tally.ringed += bool(ringed)
             self._tally.brown += ringed is not None
 
-    def _whole(
-        self, table: dict[str, NDArray[np.generic]], cells: Settled
-    ) -> dict[str, NDArray[np.generic]]:
+    def _whole(self, table: Columns, cells: Settled) -> Columns:
         """With what pixels do not tell, how each cell lies and when; all columns, in order."""
-        table["stitched"], table["touches_border"] = cells.stitched, cells.touches_border
-        table["t"] = np.full(len(cells), self._source.plan.t)
-        return {column.name: table[column.name] for column in self._numbers}
+        lying = {"stitched": cells.stitched, "touches_border": cells.touches_border}
+        whole = {**table, **lying, "t": np.full(len(cells), self._source.plan.t)}
+        return {column.name: whole[column.name] for column in self._numbers}
 
     def _pixels(
         self, part: Instances, tile: Tile | None

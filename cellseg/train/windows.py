@@ -218,7 +218,10 @@ def _done(result: Result, path: Path, done: Collection[str]) -> list[Box]:
     windows = read_windows(result, path)
     if unknown := sorted({*done} - {"all"} - {one.name for one in windows}):
         raise SettingsError(f"{path}: has no window {', '.join(unknown)}", hint=DONE)
-    chosen = [one for one in windows if {one.name, "all"} & {*done} or (one.done and not done)]
+    if done:
+        chosen = [one for one in windows if "all" in done or one.name in done]
+    else:
+        chosen = [one for one in windows if one.done]
     if not chosen:
         raise SettingsError(f"{path}: no window is done: correct some, and say which", hint=DONE)
     least = min(LEAST_PX, result.frame.lattice_height, result.frame.lattice_width)
