@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cellseg.errors import InputError, SettingsError, input_errors
+from cellseg.geometry import Box
 from cellseg.palette import PALETTE
 from cellseg.result import Result, load_result
 from cellseg.result.files import read_json, validated, write_json
@@ -159,8 +160,8 @@ def _labels(result: Result, rows: pd.DataFrame) -> dict[int, str]:
     masks, found = result.labels()[0], {}
     for y, x, name in zip(rows["y"], rows["x"], rows["class"], strict=True):
         row, column = (int((at + 0.5) // result.frame.downsample) for at in (y, x))
-        at_it = masks[max(row, 0) : row + 1, max(column, 0) : column + 1]
-        if not (label := int(np.max(at_it, initial=0))):
+        pixel = Box(row, column, row + 1, column + 1).intersection(Box(0, 0, *masks.shape))
+        if not (label := int(np.max(masks.read(pixel), initial=0))):
             raise SettingsError(f"{result.path.name}: there is no cell at y {y:g}, x {x:g}")
         found[label] = name
     return found
