@@ -109,8 +109,9 @@ def _spot(text: str) -> HotSpot:
     from cellseg.table.hotspot import HotSpot
 
     size, _, of = text.partition(":")
-    number = size.strip().removesuffix("mm2").removesuffix("cells")
-    is_cells = number.isdecimal() and (size.endswith("cells") or int(number) >= MOST_SPOT_MM2)
+    size = size.strip()
+    number = size.removesuffix("mm2").removesuffix("cells").strip()
+    is_cells = size.endswith("cells") or (size.isdecimal() and int(size) >= MOST_SPOT_MM2)
     try:
         return HotSpot.model_validate({"cells" if is_cells else "mm2": number, "of": of})
     except ValidationError as error:

@@ -15,11 +15,13 @@ from synthetic.threshold import ThresholdDetector
 
 from cellseg import run as pipeline
 from cellseg.cli._images import Reporter
+from cellseg.cli._shared import shared
 from cellseg.cli.train import _finish
 from cellseg.counting.request import CountRequest
 from cellseg.errors import Notice
 from cellseg.network.modelfile import ModelCard
 from cellseg.result import load_result
+from cellseg.table.hotspot import HotSpot
 from cellseg.train.run import Trained
 
 
@@ -241,6 +243,27 @@ def test_a_value_that_makes_no_sense_is_a_usage_error(
 def unsized(path):
     discs(path)
     tifffile.imwrite(path, tifffile.imread(path), photometric="rgb")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (str(HotSpot(cells=500)), HotSpot(cells=500)),
+        ("60 cells:tumour", HotSpot(cells=60, of="tumour")),
+        (" 20cells ", HotSpot(cells=20)),
+        ("500", HotSpot(cells=500)),
+        ("0.5", HotSpot(mm2=0.5)),
+        ("0.5 mm2:tumour", HotSpot(mm2=0.5, of="tumour")),
+        ("60mm2", HotSpot(mm2=60)),
+    ],
+)
+def test_a_hot_spot_is_so_many_cells_or_mm2(text, expected):
+    @click.command()
+    @shared("hotspot")
+    def asked(hotspot):
+        return hotspot
+
+    assert asked.main(["--hotspot", text], standalone_mode=False) == expected
 
 
 @pytest.mark.parametrize(
