@@ -295,7 +295,8 @@ def _array(values: ArrayLike, dtype: str) -> pa.Array:
     if dtype.startswith("float"):
         numbers = rounded(numbers.astype(dtype))
         return pa.array(numbers, from_pandas=True)
-    return pa.array(numbers.astype(dtype))
+    missing = pd.isna(numbers)
+    return pa.array(np.where(missing, 0, numbers).astype(dtype), mask=missing)
 
 
 def _lines(table: pa.Table) -> pa.Buffer:

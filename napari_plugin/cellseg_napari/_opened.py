@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,8 +24,8 @@ from cellseg.derive.corrections.cells import CorrectedCells
 from cellseg.errors import CellsegError, SettingsError
 from cellseg.geometry import Box, LazyArray
 from cellseg.result import Result
+from cellseg.result.table import Table, table_writer
 from cellseg.slide import ChunkCache, Slide
-from cellseg.text import as_cell
 from cellseg_napari._words import warn
 
 if TYPE_CHECKING:
@@ -291,10 +292,12 @@ def write_labels(path: str, data: object, meta: dict[str, Any]) -> list[str]:
             if not opened.cells.touched:
                 opened.result.table.write_csv(target)
                 return [path]
-            table = opened.cells.table()
-            for name in ("image", "class", "object"):
-                table[name] = [as_cell(text) for text in table[name]]
-            table.to_csv(target, index=False, lineterminator="\n")
+            table, columns = opened.cells.table(), opened.result.columns
+            with TemporaryDirectory() as folder:
+                corrected = Path(folder) / "corrected.parquet"
+                with table_writer(corrected, columns) as add:
+                    add({str(name): values for name, values in table.items()})
+                Table(columns, [corrected]).write_csv(target)
         else:
             from cellseg.export.labels_tif import write_levels
 

@@ -16,7 +16,7 @@ from synthetic import write_disc_slide
 from cellseg.errors import InputError, SettingsError
 from cellseg.palette import colours as colours_of
 from cellseg.protocol import load_protocol
-from cellseg.run import save
+from cellseg.run import change, save
 
 PROTOCOL = load_protocol("he").changed(mpp=1.0, min_area_um2=0.0, tile_px=256, largest_cell_um=40.0)
 """The slide has 0.5 µm/px: a lattice pixel is two of its pixels, 1 µm, wide."""
@@ -276,6 +276,22 @@ def test_saved_from_naparis_dialog(inspector, tmp_path):
     masks = tifffile.imread(tif)
     assert masks.shape == (700, 900)
     assert np.array_equal(masks[::2, ::2], np.asarray(inspector.layer.data[0]))
+
+
+def test_a_corrected_table_is_written_as_cells_csv_is(viewer, folder, tmp_path):
+    change(folder, spatial=True)
+    for data in read_result(folder):
+        viewer.add_layer(Layer.create(*data))
+    ((layer, opened),) = results_in(viewer)
+    opened.corrections.split(5)
+    data, meta, _ = layer.as_layer_data_tuple()
+    written = tmp_path / "out.csv"
+    assert write_labels(str(written), data, meta) == [str(written)]
+    before = (folder / "cells.csv").read_text(encoding="utf-8").splitlines()
+    now = written.read_text(encoding="utf-8").splitlines()
+    # A new cell's neighbours are not known: the other rows stay as they are, whole numbers too.
+    assert [row for row in now if row in before] == [row for row in before if row[:2] != "5,"]
+    assert len(now) == len(before) + 1
 
 
 def test_a_layer_that_is_not_ours_is_refused(tmp_path, told):
