@@ -32,7 +32,7 @@ def write(result: Result, path: Path) -> None:
             f"{frame.height * frame.width:,}; cells.geojson holds its outlines"
         )
     with path.open("w", encoding="utf-8", newline="") as file:
-        head = {"description": f"{result.path.name}, counted by cellseg"}
+        head = {"description": f"{readable(result.path.name)}, counted by cellseg"}
         file.write(f'{{"info":{_json(head)},"images":[{_json(_image(result))}],"annotations":[')
         for number, one in enumerate(_annotations(result)):
             file.write(f"{',' * (number > 0)}\n{_json(one)}")

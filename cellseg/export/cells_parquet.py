@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from cellseg.errors import InputError
 from cellseg.export._cells import described
+from cellseg.result.files import readable
 from cellseg.result.result import Result
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
@@ -24,7 +25,7 @@ MADE_BY = {"made_by": "cellseg"}  # Stands in the metadata of every table.
 
 def write(result: Result, path: Path) -> None:
     """Write the table of a result, row group by row group."""
-    schema = _schema(result).with_metadata({**MADE_BY, "result": result.path.name})
+    schema = _schema(result).with_metadata({**MADE_BY, "result": readable(result.path.name)})
     with path.open("wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for table in result.table.batches():
             writer.write_table(pa.Table.from_pandas(table, schema=schema, preserve_index=False))

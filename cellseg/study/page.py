@@ -242,7 +242,7 @@ def _links(folder: Path, page: Path) -> Iterator[tuple[str, str]]:
         home = folder.absolute().as_posix()
     for name, text in _LINKS.items():
         if (folder / name).is_file():
-            yield text, quote(f"./{home}/{name}")
+            yield text, quote(os.fsencode(f"./{home}/{name}"))
 
 
 @dataclass(frozen=True, eq=False)

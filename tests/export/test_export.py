@@ -4,6 +4,7 @@ import errno
 import gzip
 import importlib
 import json
+import os
 import shutil
 import sys
 from collections import Counter
@@ -105,6 +106,22 @@ def test_a_failing_export_leaves_the_older_one(tmp_path, monkeypatch):
         export(result.path, "labels.tif")
     assert (result.path / "labels.tif").read_bytes() == b"older"
     assert not list(result.path.glob(".*"))
+
+
+def test_a_name_that_is_no_utf8_is_exported_like_any_other(tmp_path):
+    home = tmp_path / os.fsdecode(b"sl\xffide.cellseg")
+    try:
+        home.mkdir()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    make(home, frame_of(60, 60), [(0, 0, 9, 9)])
+    for name in HERE:
+        assert export(home, name).exists()
+    readable = "sl\\udcffide.cellseg"
+    with (home / "cells.parquet").open("rb") as file:
+        assert pq.read_schema(file).metadata[b"result"].decode() == readable
+    about = json.loads((home / "cells.coco.json").read_text())["info"]
+    assert about["description"] == f"{readable}, counted by cellseg"
 
 
 def test_labels_of_another_size_are_refused(tmp_path):

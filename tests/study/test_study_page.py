@@ -1,6 +1,7 @@
 """A study's page: what it says, and what it does in a real browser."""
 
 import base64
+import os
 import re
 from dataclasses import replace
 from io import BytesIO
@@ -14,7 +15,13 @@ from watched import watched
 from cellseg.draw import write_png
 from cellseg.errors import OutputError
 from cellseg.palette import as_hex, colours
-from cellseg.study.folder import Study, load_study
+from cellseg.study.folder import (
+    Study,
+    load_study,
+    write_cells,
+    write_spreadsheet,
+    write_summary,
+)
 from cellseg.study.page import PICTURES_BYTES, thumbnails, write_study
 from cellseg.study.rows import checks, failed_row
 
@@ -60,6 +67,21 @@ def study(tmp_path):
     made(tmp_path / "x" / "c.cellseg", image="/scans/a9.tif", radii=range(4, 12))
     failed = failed_row("d.tif", "/scans/d.tif", "is <i>no</i> image")
     return replace(load_study(tmp_path), failed=(failed,))
+
+
+def test_a_name_that_is_no_utf8_has_its_row_and_its_links(tmp_path):
+    home = tmp_path / os.fsdecode(b"sl\xffide.cellseg")
+    try:
+        home.mkdir()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    made(home)
+    study = load_study(tmp_path)
+    page = write_study(study).read_text(encoding="utf-8")
+    assert 'href="./sl%FFide.cellseg/cells.csv"' in page
+    write_summary(study)
+    write_cells(study)
+    write_spreadsheet(study, tmp_path / "study.xlsx")
 
 
 def test_parts_of_the_pictures_become_thumbnails_and_damaged_ones_are_left_out(tmp_path):
