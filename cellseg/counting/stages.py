@@ -111,9 +111,9 @@ class SlideCount:
                 if found.raw.size:
                     self.source.kept.keep(found.tile, found.raw)
                 yield self._step(found)
-        rest = self.merger.finish()
-        yield Step(None, self._measured(rest))
+        rest = self._measured(self.merger.finish())
         self.source.kept.clear()
+        yield Step(None, rest)
 
     def _look_for_damage(self) -> None:
         """A tile that does not decode may hold tissue, so an empty-looking slide is read whole."""

@@ -23,12 +23,13 @@ from cellseg.counting.request import CountRequest
 from cellseg.derive import Recipe
 from cellseg.draw import parts_of
 from cellseg.errors import OutputError, RegionError, SettingsError
+from cellseg.geometry import Tile
 from cellseg.network.detector import Detections
 from cellseg.network.tissue import TissueMask
 from cellseg.protocol import load_protocol
 from cellseg.result import load_result
 from cellseg.run import Started, TileDone, run
-from cellseg.slide import open_slide
+from cellseg.slide import ChunkCache, open_slide
 from cellseg.table.chamber import Chamber
 
 
@@ -89,6 +90,24 @@ def test_what_lies_in_a_tiles_halo_alone_need_not_be_found(slide, whole, tmp_pat
     assert detector.spared > 20
     table = (whole[0].folder / "cells.csv").read_bytes()
     assert (result.folder / "cells.csv").read_bytes() == table
+
+
+def test_no_tile_is_kept_once_all_cells_are_measured(tmp_path, monkeypatch):
+    caches, keep = set(), ChunkCache.keep
+
+    def keeping(self, key, chunk, *, pin=False):
+        if isinstance(key, Tile):
+            caches.add(self)
+        keep(self, key, chunk, pin=pin)
+
+    monkeypatch.setattr(ChunkCache, "keep", keeping)
+    path = tmp_path / "discs.tif"
+    write_disc_slide(path, np.random.default_rng(7), shape=(300, 300))
+    _, events = counted(request_for(path))
+    (kept,) = caches
+    tiles = [event.tile for event in events if isinstance(event, TileDone)]
+    assert len(tiles) == 9
+    assert [kept.find(tile) for tile in tiles] == [None] * 9
 
 
 def test_run_json_records_how_it_was_made(whole):
