@@ -21,10 +21,12 @@ from synthetic.threshold import ThresholdDetector
 
 import cellseg.result.folder as folder_module
 import cellseg.result.journal as journal_module
+from cellseg.derive.corrections import Corrections
 from cellseg.draw import pictures
 from cellseg.errors import InputError, OutputError
 from cellseg.result import load_result, publish
 from cellseg.result.folder import ResultFolder
+from cellseg.run import change, save
 from cellseg.slide import ChunkCache
 
 ARGUMENTS = ("--tile", "128", "--no-prefilter", "--protocol", "he", "--mpp", "0.25")
@@ -428,6 +430,29 @@ def test_a_finished_result_that_is_read_only_needs_no_writing(
     for folder in folders:
         folder.chmod(0o755)
     assert sorted(result.rglob("*")) == before
+
+
+def test_the_same_corrections_need_no_writing_in_a_folder_that_is_read_only(
+    result, count, permissions_hold
+):
+    count()
+    corrections = Corrections.open(result)
+    corrections.delete([1])
+    first = save(corrections)
+    folders = [first.path, *(one for one in first.path.rglob("*") if one.is_dir())]
+    for folder in reversed(folders):
+        folder.chmod(0o555)
+    assert save(corrections).run == first.run
+    change(result, spatial=True)
+    with pytest.raises(OutputError, match="is read-only, and lacks what was changed"):
+        save(Corrections.open(result))
+    corrections = Corrections.open(result)
+    corrections.delete([2])
+    with pytest.raises(OutputError, match="Permission denied"):
+        save(corrections)
+    for folder in folders:
+        folder.chmod(0o755)
+    assert save(corrections).summary.cells == first.summary.cells - 1
 
 
 def failing_reads(monkeypatch, error, *, after):
