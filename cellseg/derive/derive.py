@@ -35,7 +35,7 @@ from cellseg.result.table import rounded
 from cellseg.slide import Slide
 from cellseg.table import REGION, Column
 from cellseg.table.around import around_columns
-from cellseg.table.doubts import Expected, doubts, unsure
+from cellseg.table.doubts import Expected, doubts, recorded, unsure
 from cellseg.table.hotspot import HOT
 from cellseg.table.neighbours import Neighbours, neighbourhood, to_classes
 from cellseg.table.summary import Summary, summarised
@@ -333,7 +333,7 @@ class _Derivation:
         if taught := self.run.get("taught"):
             summary = replace(summary, corrected_per_class=taught["counts"])
         suspect: list[str] = [*facts.get("doubts", ())]
-        expected = Expected.of(self.run)
+        expected = recorded(Expected, self.run, "expected_sizes")
         if expected is not None and facts.get("is_doubted", True):
             suspect += doubts(summary, self.base, expected)
             if (least := self.result.section("protocol").get("score")) is not None:

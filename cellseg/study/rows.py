@@ -11,7 +11,7 @@ from cellseg.derive.places import drawn_regions
 from cellseg.errors import InputError, SettingsError
 from cellseg.result import Result
 from cellseg.slide.formats import well_of
-from cellseg.table.doubts import FEWEST, MOST_UNKNOWN, Expected, SlideQuality
+from cellseg.table.doubts import FEWEST, MOST_UNKNOWN, Expected, SlideQuality, recorded
 from cellseg.table.summary import RegionSummary, Summary
 from cellseg.text import visible
 
@@ -55,7 +55,7 @@ def failed_row(image: str, path: str, why: str) -> SummaryRow:
 
 def checks(result: Result) -> tuple[list[str], list[str]]:
     """What was checked of a count, and what was not; what failed a check is among its doubts."""
-    summary, expected = result.summary, Expected.of(result.run)
+    summary, expected = result.summary, recorded(Expected, result.run, "expected_sizes")
     sized = expected is not None and summary.cells >= FEWEST
     usual = expected is not None and expected.usual_px is not None
     in_um = expected is not None and expected.mpp is not None
@@ -70,7 +70,7 @@ def checks(result: Result) -> tuple[list[str], list[str]]:
         "outlines on bare background": True,
         "pixel size": True,
     }
-    quality = SlideQuality.of(result.run)
+    quality = recorded(SlideQuality, result.run, "quality")
     found["focus"] = quality is not None and quality.unknown_focus < MOST_UNKNOWN
     if result.stain != "fluorescence":
         found["folds, pen marks and air bubbles"] = quality is not None
@@ -110,7 +110,7 @@ def _rows(result: Result, place: str) -> Iterator[SummaryRow]:
         "warnings": tuple(text for text in warnings if text not in doubts),
     }
     low, high = summary.cells_interval or (None, None)
-    quality = SlideQuality.of(run)
+    quality = recorded(SlideQuality, run, "quality")
     shares: tuple[float | None, ...] = (None,) * len(QUALITY)
     if quality is not None:
         shares = (quality.out_of_focus, quality.folded, quality.pen, quality.bubbles)

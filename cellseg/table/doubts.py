@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -71,14 +71,6 @@ class Expected:
     """The model's usual object, diameter in level-0 px; None where one cannot know."""
     mpp: float | None
     own_model: bool  # The model is one that the user trained.
-
-    @classmethod
-    def of(cls, run: Mapping[str, Any]) -> Expected | None:
-        """Of a finished run; None where its record does not say it, or is damaged."""
-        try:
-            return _EXPECTED.validate_python(run["expected_sizes"])
-        except (LookupError, ValueError):
-            return None
 
     def length(self, diameter_px: float) -> str:
         """For a person."""
@@ -234,14 +226,6 @@ class SlideQuality:
     unknown_focus: _Share
     left_out: bool = False
 
-    @classmethod
-    def of(cls, run: Mapping[str, Any]) -> SlideQuality | None:
-        """Of a finished run; None where its record does not say it, or is damaged."""
-        try:
-            return _QUALITY.validate_python(run["quality"])
-        except (LookupError, ValueError):
-            return None
-
     @property
     def faults(self) -> dict[str, float]:
         """What is wrong with a part of the tissue, and its share."""
@@ -264,4 +248,12 @@ class SlideQuality:
         return Notice(f"{100 * every:.2g} % of the tissue was left out{why}")
 
 
-_EXPECTED, _QUALITY = TypeAdapter(Expected), TypeAdapter(SlideQuality)
+_Kind = TypeVar("_Kind", Expected, SlideQuality)
+
+
+def recorded(kind: type[_Kind], run: Mapping[str, Any], name: str) -> _Kind | None:
+    """A section of a finished run's record; None where it is not there, or is damaged."""
+    try:
+        return TypeAdapter(kind).validate_python(run[name])
+    except (LookupError, ValueError):
+        return None

@@ -17,7 +17,7 @@ from cellseg.stain.quality import (
     judged,
     measured_units,
 )
-from cellseg.table.doubts import SlideQuality
+from cellseg.table.doubts import SlideQuality, recorded
 
 SIDE = 512
 INKS = {"blue": (40, 70, 170), "green": (20, 120, 80), "black": (35, 35, 40), "red": (200, 30, 40)}
@@ -171,6 +171,6 @@ def test_doubts_name_the_share_and_stay_out_where_the_tissue_was_left_out():
     left = SlideQuality(**shares, left_out=True)
     assert not left.doubts()
     assert "13 % of the tissue was left out" in left.said_of_left_out()
-    assert SlideQuality.of({"quality": shares}) == SlideQuality(**shares)
+    assert recorded(SlideQuality, {"quality": shares}, "quality") == SlideQuality(**shares)
     for wrong in ({}, {"quality": shares | {"pen": 7}}, {"quality": {"pen": "x"}}, {"quality": 3}):
-        assert SlideQuality.of(wrong) is None
+        assert recorded(SlideQuality, wrong, "quality") is None
