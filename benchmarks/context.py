@@ -84,7 +84,7 @@ def main(image, mpp, model, core, places) -> None:
                 def find(halo: int, box: Box = box) -> Instances:
                     padded = box.widened(halo).intersection(extent)
                     tile = source.scaled(source.region(padded))
-                    found = detector.detect(tile, fill=source.fill)
+                    found = detector.detect(tile, fill=source.normaliser.background)
                     return found.instances.shifted(padded.y0, padded.x0)
 
                 reference = find(WIDEST)

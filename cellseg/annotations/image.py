@@ -64,4 +64,4 @@ class AnnotatedImage:
     @property
     def background(self) -> float:
         """What lies beyond the image's edge, normalised: 0 in fluorescence, 1 otherwise."""
-        return 0.0 if self.light == "fluorescence" else 1.0
+        return self.normaliser.background

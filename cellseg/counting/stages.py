@@ -60,7 +60,7 @@ class SlideCount:
 
     With ``strict`` a tile that does not decode is an error. ``tissue`` is the whole slide's, where
     that is known already; the attribute tells where cells are looked for. ``wanted`` are the tiles
-    with tissue, ``units`` the quality of the cores that came (:func:`.tiles.tile_units`).
+    with tissue, ``units`` the quality of the cores that came (:func:`.measured_units`).
     """
 
     def __init__(

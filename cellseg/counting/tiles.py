@@ -67,7 +67,7 @@ class TileFound:
     where it was damaged. Empty where it was read elsewhere."""
 
     units: NDArray[np.float16] | None = None
-    """Quality of the core, as :func:`tile_units` gives it; None where nothing of it decoded."""
+    """Quality of the core by :func:`.measured_units`; None where nothing of it decoded."""
 
     error: str = ""  # Why pixels of the core are missing; empty if none are.
 
@@ -81,11 +81,6 @@ class TileSource:
         self.measured = everything if plan.protocol.intensity else plan.channels
         self._seen = tuple(self.measured.index(channel) for channel in plan.channels)
         self.kept = ChunkCache(CACHE_BYTES)
-
-    @property
-    def fill(self) -> float:
-        """Normalised background."""
-        return 0.0 if self.normaliser.light == "fluorescence" else 1.0
 
     def read(self, tile: Tile) -> TileFound:
         """Read a padded tile; blocks that do not decode are filled with background.
@@ -104,7 +99,7 @@ class TileSource:
     def network_input(self, read: TileFound) -> NDArray[np.float32]:
         seen = self.scaled(read.raw)
         for box in read.damaged:
-            seen[box.inside(read.tile.padded)] = self.fill
+            seen[box.inside(read.tile.padded)] = self.normaliser.background
         return seen
 
     def region(self, box: Box) -> NDArray[np.generic]:
@@ -185,18 +180,6 @@ class LocalMapper:
         self.seconds = timer.seconds | detector.take_seconds()
 
 
-def tile_units(plan: Plan, tile: Tile, seen: NDArray[np.float32]) -> NDArray[np.float16]:
-    """The units of a tile's core, of the padded tile (h, w, 3), normalised.
-
-    See :func:`cellseg.stain.quality.measured_units`.
-    """
-    core, padded = tile.core, tile.padded
-    margins = (
-        core.y0 - padded.y0, core.x0 - padded.x0, padded.y1 - core.y1, padded.x1 - core.x1,
-    )  # fmt: skip
-    return measured_units(seen, margins, plan.pixel_um, plan.protocol.light)
-
-
 def packed_units(units: NDArray[np.float16]) -> str:
     """Units of a tile as text, for the journal."""
     return b64encode(zlib.compress(units.tobytes(), 1)).decode()
@@ -222,7 +205,9 @@ def _read(source: TileSource, tile: Tile, timer: Timer) -> _Read:
     with timer.stage("normalise"):
         seen = source.network_input(found)
     with timer.stage("quality"):
-        units = tile_units(source.plan, tile, seen)
+        y0, x0, y1, x1 = np.abs(np.subtract(tile.core.corners, tile.padded.corners)).tolist()
+        plan = source.plan
+        units = measured_units(seen, (y0, x0, y1, x1), plan.pixel_um, plan.protocol.light)
     return replace(found, units=units), seen
 
 
@@ -238,7 +223,8 @@ def _detect(
         return came
     near = tile.near.intersection(at)
     with timer.stage("detect"):
-        its = detector.detect(seen, fill=source.fill, near=near.shifted(-at.y0, -at.x0))
+        fill, inside = source.normaliser.background, near.shifted(-at.y0, -at.x0)
+        its = detector.detect(seen, fill=fill, near=inside)
     moved = its.instances.shifted(at.y0, at.x0)
     return replace(came, instances=moved, limits=its.limits, unlike=its.unlike)
 

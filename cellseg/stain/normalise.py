@@ -47,6 +47,11 @@ class Normaliser:
         if not self.high > self.low:
             raise ValueError(f"expected low < high, got {self.low} and {self.high}")
 
+    @property
+    def background(self) -> float:
+        """Normalised background: 0 in fluorescence, 1 otherwise."""
+        return 0.0 if self.light == "fluorescence" else 1.0
+
     @classmethod
     def fit(cls, pixels: ArrayLike, light: Light) -> Normaliser:
         """Fit to a sample of raw intensities (..., C) or (...,); NaN and infinities are left out.
@@ -82,8 +87,7 @@ class Normaliser:
         scaled = np.subtract(values, kind.type(self.low), dtype=kind, casting="unsafe")
         scaled /= kind.type(self.high - self.low)
         if values.dtype.kind == "f":
-            background = 0.0 if self.light == "fluorescence" else 1.0
-            scaled[~np.isfinite(scaled)] = background
+            scaled[~np.isfinite(scaled)] = self.background
         scaled = np.clip(scaled, 0.0, 1.0, out=scaled).astype(np.float32, copy=False)
         if self.dab < 1 and scaled.shape[2] == 3:
             amount = -np.log(np.maximum(scaled, DARKEST)) @ HED_FROM_RGB[:, 2].astype(np.float32)

@@ -12,6 +12,7 @@ from cellseg.geometry import TileGrid
 from cellseg.instances import Instances
 from cellseg.network.detector import Detections, Detector
 from cellseg.protocol import load_protocol
+from cellseg.stain.normalise import Normaliser
 
 GRID = TileGrid(640, 640, 128, 32)
 
@@ -23,7 +24,7 @@ def number_of(tile):
 class Source:
     """Gives each tile its number as pixels; ``rotten`` ones do not decode."""
 
-    fill = 1.0
+    normaliser = Normaliser(0, 255, "transmitted")
     plan = SimpleNamespace(grid=GRID, pixel_um=0.5, protocol=load_protocol("he"))
 
     def __init__(self, rotten=lambda tile: False):
