@@ -17,7 +17,6 @@ from cellseg.result.files import readable
 from cellseg.result.result import Result
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
-_TYPES = {"str": _TEXT, "bool": pa.bool_()}
 _RESULT = pa.field("result", _TEXT)
 
 MADE_BY = {"made_by": "cellseg"}  # Stands in the metadata of every table.
@@ -58,7 +57,7 @@ def _schema(result: Result) -> pa.Schema:
     return pa.schema(
         pa.field(
             column.name,
-            _TYPES[column.dtype] if column.dtype in _TYPES else pa.type_for_alias(column.dtype),
+            _TEXT if column.dtype == "str" else pa.type_for_alias(column.dtype),
             metadata={"unit": column.unit, "meaning": column.meaning},
         )
         for column in described(result)

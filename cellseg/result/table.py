@@ -50,8 +50,6 @@ _QUOTED = {*',"\r\n'}
 _DAMAGED = (pa.ArrowException, ValueError, TypeError, KeyError)
 """What pyarrow says of a file that is no table of cells."""
 
-_ARROW = {"str": pa.string(), "bool": pa.bool_()}
-
 
 @contextmanager
 def table_writer(
@@ -62,7 +60,7 @@ def table_writer(
     What it gives adds rows: all that are left, or a multiple of :data:`GROUP_ROWS`. It takes at
     least the table's columns, (N,) each; NaN and infinities become missing.
     """
-    schema = pa.schema([(column.name, _arrow(column.dtype)) for column in columns])
+    schema = pa.schema([(column.name, pa.type_for_alias(column.dtype)) for column in columns])
     floats = [column.name for column in columns if column.dtype.startswith("float")]
     settings = {
         "compression": "zstd",
@@ -251,7 +249,9 @@ class _Part:
     def holds(self, column: Column) -> bool:
         """Whether the file has a column of this name and type."""
         index = self._schema.get_field_index(column.name)
-        return index >= 0 and bool(self._schema.field(index).type == _arrow(column.dtype))
+        return index >= 0 and bool(
+            self._schema.field(index).type == pa.type_for_alias(column.dtype)
+        )
 
     def read(self, names: list[str], groups: list[int] | None) -> pa.Table:
         """Columns, of some row groups or of all."""
@@ -282,10 +282,6 @@ def rounded(values: ArrayLike) -> NDArray[np.floating[Any]]:
     found = np.where(exact == 0, 0.0, np.round(exact * scale) / scale)
     kept = np.where(np.isfinite(given), found, np.nan)
     return kept.astype(given.dtype if given.dtype.kind == "f" else np.float64)
-
-
-def _arrow(dtype: str) -> pa.DataType:
-    return _ARROW.get(dtype) or pa.from_numpy_dtype(np.dtype(dtype))
 
 
 def _array(values: ArrayLike, dtype: str) -> pa.Array:
