@@ -18,7 +18,7 @@ from cellseg.events import CountResult, TileDone
 from cellseg.geometry import Frame
 from cellseg.network.detector import Detections
 from cellseg.protocol import load_protocol
-from cellseg.result import ResultFolder
+from cellseg.result import ResultFolder, publish
 from cellseg.result.folder import Findings
 from cellseg.run import change, run
 from cellseg.table import Scale, columns, measure
@@ -150,6 +150,11 @@ def counted_folder(path, protocol, detector=None, **settings):
         image=path, protocol=protocol, prefilter=False, recipe=recipe, **settings
     )
     return counted(request, detector)[0].folder
+
+
+def changed_file(result):
+    """The name of a file that is not as it was published; None where all are."""
+    return publish.changed(result.path, result.run)
 
 
 def changed(folder, **decisions):

@@ -145,10 +145,6 @@ class Result:
         found = self.run.get(name)
         return found if isinstance(found, dict) else {}
 
-    def changed(self) -> str | None:
-        """The name of a file that is not as it was published; None where all are."""
-        return publish.changed(self.path, self.run)
-
     def check_table(self) -> None:
         """Refuse a result whose measurements or masks were changed; nothing reads ``cells.csv``."""
         names = (publish.MEASURED, publish.LABELS, publish.DERIVED)

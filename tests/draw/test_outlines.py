@@ -7,7 +7,7 @@ from unittest.mock import Mock
 import numpy as np
 import pandas as pd
 import pytest
-from finished import BySize, copied, counted_folder
+from finished import BySize, changed_file, copied, counted_folder
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -288,7 +288,7 @@ def test_a_slide_that_does_not_decode_any_more_is_counted_all_the_same(tmp_path,
     result = load_result(counted(path))
     assert len(result.table.load()) == drawn.count
     assert not (result.path / "outlines.png").exists()
-    assert result.changed() is None
+    assert changed_file(result) is None
 
 
 def test_a_crop_that_does_not_decode_costs_that_crop(large, monkeypatch):
@@ -333,13 +333,13 @@ def copy(field, tmp_path):
 def test_the_default_picture_is_part_of_the_result_and_drawn_anew(copy, cellseg):
     first = (copy / "outlines.png").read_bytes()
     (copy / "outlines.png").write_bytes(b"other")
-    assert load_result(copy).changed() == "outlines.png"
+    assert changed_file(load_result(copy)) == "outlines.png"
     (copy / "outlines.png").unlink()
     code, out, _ = cellseg("overlay", copy)
     assert (code, out.strip()) == (0, str(copy / "outlines.png"))
     assert (copy / "outlines.png").read_bytes() == first
     result = load_result(copy)
-    assert result.changed() is None
+    assert changed_file(result) is None
     assert result.run["exports"] == []
 
 
@@ -359,7 +359,7 @@ def test_any_place_is_drawn(field, copy, cellseg, tmp_path):
     code, out, _ = cellseg("overlay", copy, "--box", 0, 0, 1, 1)
     assert (code, out.strip()) == (0, str(copy / "outlines-0-0-1-1.png"))
     assert load_result(copy).run["exports"] == ["outlines-0-0-1-1.png"]
-    assert load_result(copy).changed() is None
+    assert changed_file(load_result(copy)) is None
 
 
 @pytest.mark.parametrize(

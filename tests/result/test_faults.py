@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import zarr.storage._local as zarr_files
-from finished import edit
+from finished import changed_file, edit
 from limited import python
 from synthetic import write_disc_slide
 from synthetic.threshold import ThresholdDetector
@@ -271,7 +271,7 @@ def test_a_table_that_someone_took_away_is_made_again(result, count):
     assert len(load_result(result).table)
     assert "nothing to do" in count()
     assert (result / "cells.csv").read_bytes() == table
-    assert load_result(result).changed() is None
+    assert changed_file(load_result(result)) is None
 
 
 def during(module, name):

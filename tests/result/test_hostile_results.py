@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from finished import counted_folder, edit
+from finished import changed_file, counted_folder, edit
 from synthetic import write_disc_slide
 
 from cellseg.derive import Recipe
@@ -66,7 +66,7 @@ def read(folder):
     result.labels()[0][:]
     result.table.load()
     result.regions()
-    assert result.changed() is None
+    assert changed_file(result) is None
     Corrections(result)
 
 

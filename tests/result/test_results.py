@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from finished import frame_of, left_by
+from finished import changed_file, frame_of, left_by
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from limited import ENVIRONMENT, peak_of
@@ -468,7 +468,7 @@ def test_a_file_that_cannot_be_replaced_leaves_the_old_result_whole(
     found = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
     assert found.pop(path / "journal.sqlite")
     assert found == whole
-    assert load_result(path).changed() is None
+    assert changed_file(load_result(path)) is None
     with ResultFolder.open(path, key="new") as folder:
         assert folder.journal.resumed
         fill(folder, NEW)

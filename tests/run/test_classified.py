@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from finished import IHC, changed, counted, counted_folder, edit, request_for
+from finished import IHC, changed, changed_file, counted, counted_folder, edit, request_for
 from PIL import Image
 from scipy import ndimage
 from synthetic import (
@@ -49,7 +49,7 @@ def test_positive_and_negative_everywhere(folder):
     positive = (np.arange(1, len(table) + 1) % 5 == 0).sum()
     assert after["class"].value_counts()["positive"] == positive
     assert after.drop(columns="class").equals(table.drop(columns="class"))
-    assert result.changed() is None
+    assert changed_file(result) is None
     assert result.run["class_names"] == ["negative", "positive"]
     summary = result.run["summary"]
     assert summary["cells_per_class"] == {"negative": len(table) - positive, "positive": positive}
@@ -108,7 +108,7 @@ def test_a_histogram_without_a_threshold_is_drawn_and_nothing_else_changes(folde
     with pytest.raises(SettingsError, match=r"no threshold is proposed.*histogram\.png"):
         change(folder, markers=(Marker(measure="score", threshold="auto"),))
     after = load_result(folder)
-    assert after.changed() is None
+    assert changed_file(after) is None
     assert (folder / "cells.csv").read_bytes() == old
     files = [run["files"] for run in (before.run, after.run)]
     assert {**files[0], "histogram.png": 0} == {**files[1], "histogram.png": 0}
@@ -135,7 +135,7 @@ def test_a_table_that_somebody_edited_is_kept_beside_the_new_one(folder):
         result, notes = changed(folder, markers=one(value))
         assert any(name in note for note in notes)
         assert (folder / name).read_text() == edited
-        assert result.changed() is None
+        assert changed_file(result) is None
         assert "nukleus" not in path.read_text()
     _, notes = changed(folder, markers=one(0.1))
     assert not any("edited" in note for note in notes)
@@ -211,7 +211,7 @@ def test_without_the_slide_there_are_no_outlines(folder):
     result, notes = changed(folder, markers=one(0.1))
     assert not (folder / "outlines.png").exists()
     assert any("outlines.png and overview.png were left out" in note for note in notes)
-    assert result.changed() is None
+    assert changed_file(result) is None
 
 
 def test_corrections_from_before_and_after(folder):

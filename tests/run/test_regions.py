@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import shapely
-from finished import counted, request_for, table_of, told
+from finished import changed_file, counted, request_for, table_of, told
 from PIL import Image
 from synthetic import write_disc_slide
 from synthetic.arrays import draw_array
@@ -307,7 +307,7 @@ def test_a_hot_spot_larger_than_the_tissue_is_one_line(grouped, tmp_path):
         change(result.folder, hotspot=HotSpot(mm2=9))
     with pytest.raises(SettingsError, match="there are no cells of class 'tumour', but of nucleus"):
         change(result.folder, hotspot=HotSpot(cells=50, of="tumour"))
-    assert load_result(result.folder).changed() is None
+    assert changed_file(load_result(result.folder)) is None
     change(result.folder, spatial=True)  # what cannot be is no fault of another decision
 
 

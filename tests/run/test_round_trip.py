@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
-from finished import IHC, brown_discs, changed, counted, counted_folder
+from finished import IHC, brown_discs, changed, changed_file, counted, counted_folder
 from synthetic import PyramidLayout, draw_discs, write_pyramid
 from synthetic.threshold import ThresholdDetector
 
@@ -192,7 +192,7 @@ def test_corrections(typed, truth, tmp_path):
     assert "nearest_mitosis_um" in after
     nothing_near = kept["nearest_neighbour_um"].eq(after["nearest_neighbour_um"])
     assert 0.9 < nothing_near.mean() < 1
-    assert saved.changed() is None
+    assert changed_file(saved) is None
     assert saved.run["spatial"]["within"] == 40
     assert saved.run["expansion"]["by"] == 3
     assert saved.labels("cells")[0][...].max() == len(after)
@@ -219,7 +219,7 @@ def test_columns_stand_last_and_all_else_stays(folder):
     assert list(table) == [*names, *COLUMNS]
     new = result.file("cells.csv").read_text().splitlines()
     assert all(line.startswith(f"{old},") for line, old in zip(new, lines, strict=True))
-    assert result.changed() is None
+    assert changed_file(result) is None
     assert "neighbours_30um" in (folder / "cells.geojson").read_text()
     assert result.run["spatial"]["border"] == "image"
     assert result.run["spatial"]["medians"]["nearest_neighbour_um"] > 5

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from finished import IHC, copied, counted_folder, edit
+from finished import IHC, changed_file, copied, counted_folder, edit
 from synthetic import PyramidLayout, draw_discs, write_pyramid
 
 import cellseg
@@ -51,7 +51,7 @@ def test_all_cells_have_the_class_of_those_that_are_like_them(folder, clicks, br
     table = result.table.load()
     assert ((table["class"] == "brown") == brown).all()
     assert table.drop(columns="class").equals(before.drop(columns="class"))
-    assert result.changed() is None
+    assert changed_file(result) is None
     assert result.run["class_names"] == ["brown", "blue"]
     assert Recipe.of(result).taught == taught
     assert result.run["taught"]["scores"]["brown"] == [6, 1.0, 1.0]

@@ -5,6 +5,7 @@ import json
 from contextlib import contextmanager
 
 import pytest
+from finished import changed_file
 from serve import served
 
 from cellseg.annotations.geojson import read_regions
@@ -56,7 +57,7 @@ def test_regions_are_kept_and_counted_at_once(client, folder, table):
     new = {path for path in folder.rglob("*") if path.is_file()} - before.keys()
     assert new == {folder / "drawn.geojson"}
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert load_result(folder).changed() is None
+    assert changed_file(load_result(folder)) is None
     assert read_regions(folder / "drawn.geojson") == Regions.of([LEFT, RIGHT])
     assert client.ask("0/drawn.geojson").json == first["geojson"]
     assert post(client, drawn(LEFT), tag="old").status == 409
