@@ -132,7 +132,7 @@ def numbered(names: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def check_kind(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
+def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The dtype that reads return: native byte order, bool and float16 made wider."""
     if dtype.kind == "b":
         return np.dtype(np.uint8)

@@ -10,7 +10,7 @@ import numpy as np
 
 from cellseg.errors import InputError
 from cellseg.geometry import Box
-from cellseg.slide._content import Content, Request, channel_names, check_kind, choose_planes
+from cellseg.slide._content import Content, Request, channel_names, choose_planes, native
 from cellseg.slide._pixelsize import PixelSize
 from cellseg.slide._raster import ChunkCache, Pixels, Raster, Source, chunked
 from cellseg.slide.limits import MAX_CHANNELS, MAX_PLANES, check_count, check_whole
@@ -58,7 +58,7 @@ def content_of(path: Location, frames: Frames, request: Request) -> Content:
             return pixels if pixels.ndim == 3 else pixels[..., None]
 
         what = f"frame z {z}, t {planes.t}, channel {channel},"
-        shape, dtype = (height, width, samples), check_kind(path.name, frames.dtype)
+        shape, dtype = (height, width, samples), native(frames.dtype)
         return chunked(source, shape, dtype, decode, grid=shape[:2], what=what)
 
     is_rgb = channels == 1 and samples == 3

@@ -346,7 +346,7 @@ def _scale(base: Raster, level: Raster) -> tuple[float, float]:
     """
     ratio_y, ratio_x = base.height / level.height, base.width / level.width
     mean = (ratio_y * ratio_x) ** 0.5
-    power = 2.0 ** round(math.log2(mean)) if mean > 0 else 1.0
+    power = 2.0 ** round(math.log2(mean))
     for whole in (power, float(round(ratio_y)), float(round(ratio_x)), float(round(mean))):
         if whole >= 1 and all(
             size in (math.floor(full / whole), math.ceil(full / whole))

@@ -21,9 +21,9 @@ from cellseg.slide._content import (
     Planes,
     Request,
     channel_names,
-    check_kind,
     choose_planes,
     choose_series,
+    native,
 )
 from cellseg.slide._guard import reading
 from cellseg.slide._ome import OmeImage, parse_ome
@@ -215,7 +215,7 @@ def interpret(name: str, key: Any, count: int, *, is_imagej: bool) -> Colour:  #
         )
     if stored.kind not in "buif":
         raise InputError(f"{name}: its pixels are {stored}, expected integers or floats")
-    dtype, top = check_kind(name, stored), _full(stored, key.bitspersample)
+    dtype, top = native(stored), _full(stored, key.bitspersample)
     palette = getattr(key, "colormap", None)
     if kind == PALETTE and palette is not None and count == 1:
         return _palette(dtype, top, palette, is_imagej=is_imagej)
@@ -264,7 +264,7 @@ def _rgb(stored: np.dtype[Any], count: int, top: int, recolour: Recolour | None)
         def recolour(pixels: Pixels) -> Pixels:
             return round_to(pixels * np.float64(full / top), pixels.dtype)
 
-    return Colour((0, 1, 2), recolour, 3, check_kind("", stored), True, tuple(notes))
+    return Colour((0, 1, 2), recolour, 3, native(stored), True, tuple(notes))
 
 
 def _inverted(dtype: np.dtype[Any], top: int) -> Recolour:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cellseg.errors import InputError
 from cellseg.geometry import Box
-from cellseg.slide._content import check_kind
+from cellseg.slide._content import native
 from cellseg.slide._jpeg import check_jpeg, check_jpeg2000, joined
 from cellseg.slide._raster import CACHE_BYTES, Pixels, Raster, Source, chunked, stacked
 from cellseg.slide.limits import MAX_CHANNELS, MAX_PLANES, check_count
@@ -204,7 +204,7 @@ def _page(source: TiffSource, page: Any, plane: int, depth: int) -> Raster:  # n
     n_bytes = math.prod(grid) * bands * key.dtype.itemsize
     pin = n_bytes > LARGE_CHUNK_BYTES or rows * columns == 1
     shape = (height, width, bands)
-    dtype = check_kind(source.path.name, np.dtype(key.dtype))
+    dtype = native(np.dtype(key.dtype))
     return chunked(source, shape, dtype, decode, grid=grid, what=kind, pin=pin)
 
 
@@ -223,7 +223,7 @@ def _rows(
         return np.frombuffer(data, stored).reshape(box.height, *shape[1:])
 
     grid = max(1, min(shape[0], _ROWS_BYTES // max(1, row_bytes))), shape[1]
-    dtype = check_kind(source.path.name, stored)
+    dtype = native(stored)
     return chunked(source, shape, dtype, decode, grid=grid, what="strip")
 
 

@@ -20,9 +20,9 @@ from cellseg.slide._content import (
     Content,
     Request,
     channel_names,
-    check_kind,
     choose_planes,
     choose_series,
+    native,
 )
 from cellseg.slide._guard import reading
 from cellseg.slide._ome import NO_IMAGE, OmeImage, parse_ome, read_xml
@@ -61,7 +61,7 @@ def _content(path: Location, request: Request) -> Content:
     size = dict(zip(axes, arrays[0].shape, strict=True))
     planes = choose_planes(path.name, request, size.get("z", 1), size.get("t", 1))
     bands = size.get("c", 1)
-    names, is_rgb, notes = _channels(image, bands, check_kind(path.name, arrays[0].dtype))
+    names, is_rgb, notes = _channels(image, bands, native(arrays[0].dtype))
     # Channels are decoded one at a time where chunks hold one; colour is always wanted whole.
     step = bands if is_rgb or "c" not in axes else arrays[0].chunks[axes.index("c")]
     groups = [slice(first, min(first + step, bands)) for first in range(0, bands, step)]
@@ -104,7 +104,7 @@ def _raster(
     chunk = dict(zip(axes, array.chunks, strict=True))
     # Small chunks are read many at once, so that they do not cost a call each.
     grid = [chunk[axis] * max(1, WINDOW_PX // max(1, chunk[axis])) for axis in "yx"]
-    dtype = check_kind(source.path.name, array.dtype)
+    dtype = native(array.dtype)
 
     def decode(box: Box) -> Pixels:
         y, x = box.pixels
