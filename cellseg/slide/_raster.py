@@ -196,8 +196,9 @@ def turned(inner: Raster, orientation: int) -> Raster:
     """A raster stored in another orientation (TIFF's or EXIF's number) than it is to be seen."""
     swap = orientation >= 5
     flip_y, flip_x = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
-    size, chunk = (inner.height, inner.width), inner.chunk
-    height, width = size[::-1] if swap else size
+    height, width, chunk = inner.height, inner.width, inner.chunk
+    if swap:
+        height, width, chunk = width, height, chunk[::-1]
 
     def region(box: Box, bands: Sequence[int]) -> Pixels:
         y0, x0, y1, x1 = box.corners
@@ -210,7 +211,6 @@ def turned(inner: Raster, orientation: int) -> Raster:
             pixels = pixels.swapaxes(0, 1)
         return np.ascontiguousarray(pixels[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
 
-    chunk = chunk[::-1] if swap else chunk
     return replace(inner, height=height, width=width, chunk=chunk, region=region)
 
 
