@@ -158,9 +158,6 @@ class RemotePath:
             data: bytes = fs.cat_file(path)
             return data
 
-    def read_text(self, encoding: str = "utf-8") -> str:
-        return self.read_bytes().decode(encoding)
-
     def open(self, mode: str = "rb") -> IO[bytes]:
         """The file for reading anywhere in it, a block at a time."""
         with self.reached() as (fs, path):

@@ -76,9 +76,7 @@ class RemoteResult:
 
     def _fetch(self, image: Location) -> None:
         with _output_errors(self.url):
-            fs, path = self.url.filesystem()
-            fs.invalidate_cache()
-            names = _listed(fs, path)
+            fs, path, names = _listed(self.url)
             if names and not names & {RUN, MARK}:
                 raise OutputError(f"{self.url}: exists and is no result folder of cellseg")
             if RUN not in names or MARK in names:
@@ -115,9 +113,7 @@ class RemoteResult:
         """
         kept = f"; the result is kept in {self.local}, the same command uploads it"
         with _output_errors(self.url, kept):
-            fs, path = self.url.filesystem()
-            fs.invalidate_cache()
-            names = _listed(fs, path)
+            fs, path, names = _listed(self.url)
             # Another run may have come first.
             earlier = self._earlier(fs, path, image) if RUN in names else {}
             mine = load_result(self.local).run["key"]
@@ -175,15 +171,17 @@ def send(file: Path, url: RemotePath) -> None:
         fs.put_file(str(file), path)
 
 
-def _listed(fs: Any, path: str) -> set[str]:  # noqa: ANN401
-    """Names in a remote folder; none where there is no such folder."""
+def _listed(url: RemotePath) -> tuple[Any, str, set[str]]:
+    """The storage, a folder's path on it, and the names in it; none where it is not there."""
+    fs, path = url.filesystem()
+    fs.invalidate_cache()
     try:
         found = fs.ls(path, detail=False, refresh=True)
     except FileNotFoundError:
-        return set()
+        found = []
     names = {str(entry).rstrip("/").rpartition("/")[2] for entry in found}
     # Some storages list an empty folder as itself.
-    return names - {"", path.rstrip("/").rpartition("/")[2]}
+    return fs, path, names - {"", path.rstrip("/").rpartition("/")[2]}
 
 
 def _files(folder: Path) -> Iterator[str]:
