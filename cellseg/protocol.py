@@ -184,6 +184,11 @@ class CountProtocol(BaseModel, frozen=True, extra="forbid"):
     def light(self) -> Literal["transmitted", "fluorescence"]:
         return "fluorescence" if self.stain == "fluorescence" else "transmitted"
 
+    def rules_without(self, *limits: str) -> dict[str, ClassRule]:
+        """Its classes, for which the protocol's own limits hold."""
+        nothing = dict.fromkeys(limits)
+        return {name: rule.model_copy(update=nothing) for name, rule in self.classes.items()}
+
     def changed(self, **settings: object) -> CountProtocol:
         """A copy with other settings, validated again.
 

@@ -168,10 +168,6 @@ def with_gates(
     wanted = {name: area * unit_um2 for name, area in gates.items() if area is not None}
     if not wanted:
         return protocol, notes
-    rules = {
-        name: rule.model_copy(update=dict.fromkeys(wanted))
-        for name, rule in protocol.classes.items()
-    }
     smallest = wanted.get("min_area_um2", protocol.min_area_um2)
     largest = wanted.get("max_area_um2", protocol.max_area_um2)
     if smallest >= largest:
@@ -179,6 +175,7 @@ def with_gates(
             f"no area is above {smallest / unit_um2:.4g} and below {largest / unit_um2:.4g}",
             hint="min_area,max_area",
         )
+    rules = protocol.rules_without(*wanted)
     # It was calibrated with its own gates.
     return protocol.changed(**wanted, classes=rules, calibration=None), notes
 

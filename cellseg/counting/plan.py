@@ -155,7 +155,7 @@ def make_plan(
     changes, said = model_settings(protocol, info, own=own)
     notes += said
     if request.score is not None and (request.score != protocol.score or protocol.classes):
-        rules = {k: v.model_copy(update={"score": None}) for k, v in protocol.classes.items()}
+        rules = protocol.rules_without("score")
         changes |= {"score": request.score, "classes": rules, "calibration": None}
     if request.tile_px is not None:
         if request.tile_px % PHASE_PX:
