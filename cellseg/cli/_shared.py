@@ -8,19 +8,28 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Callable
+from itertools import zip_longest
 from pathlib import Path
 from sys import maxsize
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from cellseg.errors import CellsegError, InputError, hinted, input_errors, output_errors
+from cellseg.errors import (
+    CellsegError,
+    InputError,
+    SettingsError,
+    hinted,
+    input_errors,
+    output_errors,
+)
 from cellseg.storage import Location, as_location, is_there
 from cellseg.text import visible_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cellseg.protocol import Marker
     from cellseg.table.hotspot import HotSpot
 
 
@@ -98,10 +107,6 @@ def _limits(text: str) -> Literal["auto"] | tuple[float, ...]:
     return found
 
 
-def _plane(text: str) -> int | str:
-    return text if text in ("max", "mean") else int(text)
-
-
 def _spot(text: str) -> HotSpot:
     """``0.5`` (mm²), ``500`` (cells), with a class after a colon."""
     from pydantic import ValidationError
@@ -161,6 +166,35 @@ def _depth(text: str) -> float:
         raise click.BadParameter(f"{known}: {error.message}") from None
 
 
+def markers_of(settings: dict[str, Any]) -> list[Marker]:
+    """Markers from ``measures``, ``thresholds`` and ``names``, which are removed from the settings.
+
+    A SettingsError if they do not fit together.
+    """
+    from pydantic import ValidationError
+
+    from cellseg.protocol import MOST_MARKERS, Marker
+
+    measures, thresholds, names = (settings.pop(n) for n in ("measures", "thresholds", "names"))
+    if len(measures) != len(thresholds):
+        raise SettingsError(
+            f"{len(measures)} --measure and {len(thresholds)} --threshold: each needs the other"
+        )
+    if names and len(names) != len(measures):
+        raise SettingsError(f"{len(names)} --name for {len(measures)} --measure: name all or none")
+    if len(measures) > MOST_MARKERS:
+        raise SettingsError(f"at most {MOST_MARKERS} markers together, got {len(measures)}")
+    found = []
+    for measure, limits, name in zip_longest(measures, thresholds, names, fillvalue=""):
+        threshold = limits[0] if len(limits) == 1 else limits
+        wanted = {"measure": measure, "threshold": threshold, "name": name}
+        try:
+            found.append(Marker.model_validate(wanted))
+        except ValidationError as error:
+            raise SettingsError(f"--threshold: {error.errors()[0]['msg']}") from error
+    return found
+
+
 DEPTH = Number(1.0, 10_000.0)
 MOST_SPOT_MM2 = 50  # A whole number from here on is a number of cells, not mm².
 PIXEL_SIZE = Number(0.001, 100.0)  # µm per pixel of any microscope.
@@ -173,7 +207,11 @@ PATH, FILE = click.Path(path_type=Path), click.Path(path_type=Path, dir_okay=Fal
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 _SCORE = Number(0.01, 1.0)
-_PLANE = TextParam("N|max|mean", _plane, "a number from 0, max or mean")
+_PLANE = TextParam(
+    "N|max|mean",
+    lambda text: text if text in ("max", "mean") else int(text),
+    "a number from 0, max or mean",
+)
 _LIMITS = TextParam(
     "N|N,N,N|auto", _limits, "a number, three with commas between them (0.2,0.4,0.6), or auto"
 )

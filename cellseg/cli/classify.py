@@ -6,13 +6,12 @@ import json
 import shlex
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cellseg.cli._shared import FILE, Number, say, shared, tell
+from cellseg.cli._shared import FILE, Number, markers_of, say, shared, tell
 from cellseg.cli.results import studies_of
 from cellseg.errors import Notice, PartialResultError, SettingsError
 from cellseg.storage import Location
@@ -164,32 +163,3 @@ def _classes_json(result: Result) -> str:
     if taught := result.section("taught"):
         found["taught"] = taught
     return json.dumps({"image": result.image_name, **found}, indent=2)
-
-
-def markers_of(settings: dict[str, Any]) -> list[Marker]:
-    """Markers from ``measures``, ``thresholds`` and ``names``, which are removed from the settings.
-
-    A SettingsError if they do not fit together.
-    """
-    from pydantic import ValidationError
-
-    from cellseg.protocol import MOST_MARKERS, Marker
-
-    measures, thresholds, names = (settings.pop(n) for n in ("measures", "thresholds", "names"))
-    if len(measures) != len(thresholds):
-        raise SettingsError(
-            f"{len(measures)} --measure and {len(thresholds)} --threshold: each needs the other"
-        )
-    if names and len(names) != len(measures):
-        raise SettingsError(f"{len(names)} --name for {len(measures)} --measure: name all or none")
-    if len(measures) > MOST_MARKERS:
-        raise SettingsError(f"at most {MOST_MARKERS} markers together, got {len(measures)}")
-    found = []
-    for measure, limits, name in zip_longest(measures, thresholds, names, fillvalue=""):
-        threshold = limits[0] if len(limits) == 1 else limits
-        wanted = {"measure": measure, "threshold": threshold, "name": name}
-        try:
-            found.append(Marker.model_validate(wanted))
-        except ValidationError as error:
-            raise SettingsError(f"--threshold: {error.errors()[0]['msg']}") from error
-    return found

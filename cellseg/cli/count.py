@@ -10,8 +10,7 @@ from typing import Any
 
 import click
 
-from cellseg.cli._shared import OUTPUT, PATH, PLACE, Number, refuse_missing, say, shared
-from cellseg.cli.classify import markers_of
+from cellseg.cli._shared import OUTPUT, PATH, PLACE, Number, markers_of, refuse_missing, say, shared
 from cellseg.errors import CellsegError, SettingsError
 from cellseg.storage import Location
 
