@@ -237,8 +237,6 @@ def report(folder: Location, output: Path | None, parquet: bool, xlsx: Path | No
     Leaves report.html, one file that opens without a network, and summary.csv, a row an image,
     made anew from the result folders, however they were counted. FOLDER may be a URL.
     """
-    if isinstance(folder, Path) and not folder.is_dir():
-        raise InputError(f"{folder}: {'is no folder' if folder.exists() else 'no such folder'}")
     from cellseg.cli._images import write_study_files
     from cellseg.study.folder import study_at, with_failures, write_spreadsheet
 
