@@ -179,18 +179,15 @@ class CellMeasurer:
 
     def _by_tile(self, instances: Instances) -> Iterator[tuple[Tile | None, NDArray[np.int64]]]:
         """Group cells by the tile whose padded box holds them; None for larger ones."""
-        groups: dict[tuple[int, int] | None, list[int]] = defaultdict(list)
+        groups: dict[Tile | None, list[int]] = defaultdict(list)
         for index, (y0, x0, y1, x1) in enumerate(instances.boxes.tolist()):
-            place = self._grid.owner((y0 + y1 - 1) // 2, (x0 + x1 - 1) // 2)
-            padded = self._grid.at(*place).padded
+            tile = self._grid.at(*self._grid.owner((y0 + y1 - 1) // 2, (x0 + x1 - 1) // 2))
+            padded = tile.padded
             fits = y0 >= padded.y0 and x0 >= padded.x0 and y1 <= padded.y1 and x1 <= padded.x1
-            groups[place if fits else None].append(index)
-        for key, chosen in groups.items():
-            if key is None:
-                for index in chosen:
-                    yield None, np.array([index])
-            else:
-                yield self._grid.at(*key), np.array(chosen)
+            groups[tile if fits else None].append(index)
+        for home, chosen in groups.items():
+            for part in [chosen] if home else [[index] for index in chosen]:
+                yield home, np.array(part)
 
     def _look_at_limit(
         self, part: Instances, raw: NDArray[np.generic], origin: tuple[int, int]

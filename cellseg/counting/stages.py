@@ -81,8 +81,7 @@ class SlideCount:
         self.source = self._source(everywhere)
         tiles = [] if self.source.normaliser.blank else list(plan.grid)
         self.wanted = [tile for tile in tiles if self.tissue.coverage(tile.core) > 0]
-        places = {(tile.row, tile.column) for tile in self.wanted}
-        absent = {(tile.row, tile.column) for tile in plan.grid} - places
+        absent = {(tile.row, tile.column) for tile in {*plan.grid} - {*self.wanted}}
         self.tally = Tally(skipped=len(absent))
         self.units: dict[Tile, NDArray[np.float16]] = {}
         self.merger = SeamMerger(plan.grid, absent=absent)
