@@ -29,12 +29,10 @@ from cellseg.text import visible
 logger = logging.getLogger(__name__)
 
 PAGE = {
-    "": ("viewer.html", "text/html; charset=utf-8"),
-    "viewer.css": ("viewer.css", "text/css; charset=utf-8"),
-    "viewer.js": ("viewer.js", "text/javascript; charset=utf-8"),
-    "openseadragon.min.js": ("openseadragon.min.js", "text/javascript; charset=utf-8"),
-}
-"""The page's own files: address, name in the package, type."""
+    "viewer.html": "html", "viewer.css": "css", "viewer.js": "javascript",
+    "openseadragon.min.js": "javascript",
+}  # fmt: skip
+"""The page's own files and what they are; the first one has the empty address."""
 
 MOST_OPEN = 4
 """Results that stay open; the one that was looked at longest ago is closed for another."""
@@ -91,9 +89,12 @@ class Viewer:
         self._lock = Lock()
         # Tiles are made by as many threads as there are cores, whatever a browser asks for.
         self._makers = BoundedSemaphore(os.cpu_count() or 1)
+        home = files("cellseg.serve") / "page"
         self._page = {
-            address: Reply(files("cellseg.serve").joinpath("page", name).read_bytes(), kind)
-            for address, (name, kind) in PAGE.items()
+            name.removesuffix("viewer.html"): Reply(
+                home.joinpath(name).read_bytes(), f"text/{kind}; charset=utf-8"
+            )
+            for name, kind in PAGE.items()
         }
 
     def close(self) -> None:

@@ -56,10 +56,9 @@ class AreaStatistics:
 
     def times(self, factor: float) -> AreaStatistics:
         """The statistics in another unit."""
-        numbers = (self.mean, self.std, self.minimum, self.maximum)
+        ends = self.minimum * factor, self.maximum * factor
         quantiles = {percent: area * factor for percent, area in self.quantiles.items()}
-        mean, std, minimum, maximum = (number * factor for number in numbers)
-        return AreaStatistics(mean, std, minimum, maximum, quantiles)
+        return AreaStatistics(self.mean * factor, self.std * factor, *ends, quantiles)
 
 
 @dataclass(frozen=True)

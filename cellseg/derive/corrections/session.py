@@ -47,8 +47,7 @@ class Corrections(CorrectedCells):
         result.check_table()
         self._log = LogFile(result)
         edits, added = self._log.read()
-        self._model_classes = result.class_names
-        super().__init__(result, list(dict.fromkeys([*self._model_classes, *added])))
+        super().__init__(result, list(dict.fromkeys([*result.class_names, *added])))
         self._undone: list[Edit] = []
         self._is_saving = False
         self._listeners: list[Callable[[Edit], None]] = []
@@ -196,7 +195,7 @@ class Corrections(CorrectedCells):
         self._take(edits)
         for listener in list(self._listeners):
             listener(edit)
-        self._log.write(self._edits, self.classes[len(self._model_classes) :])
+        self._log.write(self._edits, self.classes[len(self.result.class_names) :])
 
     def _class(self, name: str | None) -> str:
         if name is None:
