@@ -23,7 +23,7 @@ from tifffile import TiffFile, imwrite
 
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.annotations.masks import Outline, box_outline, outline_of
-from cellseg.errors import InputError, input_errors, line_of
+from cellseg.errors import InputError, input_errors, line_of, writing
 from cellseg.stain.normalise import Light
 from cellseg.text import visible
 
@@ -342,9 +342,28 @@ def write_pixels(path: Path, pixels: NDArray[np.generic]) -> None:
     imwrite(path, shown, photometric=kind, compression="zlib", metadata=None)
 
 
+def write_coco(
+    path: Path, images: Sequence[_Row], rows: Sequence[_Row], classes: Sequence[str], **info: str
+) -> None:
+    """Write a COCO JSON of entries of images and of objects; objects and classes count from 1."""
+    data = {
+        "info": info,
+        "images": images,
+        "annotations": [{"id": number, **row} for number, row in enumerate(rows, start=1)],
+        "categories": [{"id": n, "name": name} for n, name in enumerate(classes, start=1)],
+    }
+    with writing(path) as temporary:
+        temporary.write_text(json.dumps(data) + "\n", encoding="utf-8")
+
+
 def _check_claim(shape: Sequence[int], extent: tuple[int, int]) -> None:
     if math.prod(shape) > 4 * math.prod(extent):
         raise ValueError(f"claims an array of {shape}, more than four channels of {extent}")
+
+
+def modality_of(stain: str) -> str:
+    """What an image's entry says of a protocol's stain, for :func:`light_of`."""
+    return {"he": "histology", "ihc": "histology ihc"}.get(stain, stain)
 
 
 def light_of(modality: str, pixels: NDArray[np.generic]) -> Light:

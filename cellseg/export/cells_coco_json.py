@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from cellseg.annotations.coco import modality_of
 from cellseg.annotations.masks import Outline, annotation
 from cellseg.errors import SettingsError
 from cellseg.geometry import Box, Frame, box_of
@@ -20,7 +21,6 @@ from cellseg.result import Result, class_codes
 from cellseg.result.files import readable
 
 LARGEST_PX = 2**32 - 1  # COCO's run lengths go no further.
-_MODALITIES = {"he": "histology", "ihc": "histology ihc"}
 
 
 def write(result: Result, path: Path) -> None:
@@ -57,7 +57,7 @@ def _image(result: Result) -> dict[str, object]:
         "file_name": readable(PurePosixPath(path.replace("\\", "/")).name),
         "height": frame.height,
         "width": frame.width,
-        "modality": _MODALITIES.get(stain, stain),
+        "modality": modality_of(stain),
         **({} if frame.mpp is None else {"mpp": frame.mpp}),
     }
 

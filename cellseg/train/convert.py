@@ -7,7 +7,6 @@ of it is to be ignored (``iscrowd``): nothing is known of it.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.annotations.coco import UNSEEN_PX, shown_faults, write_pixels
+from cellseg.annotations.coco import UNSEEN_PX, shown_faults, write_coco, write_pixels
 from cellseg.annotations.geojson import read_geojson
 from cellseg.annotations.masks import Drawing, Drawn, Outline, annotation, read_rois, tight
 from cellseg.errors import InputError, OutputError, SettingsError, input_errors, writing
@@ -80,15 +79,10 @@ def convert(request: ConvertRequest) -> Converted:
             maker.add(path, drawing, slide)
     if maker.faults:
         raise InputError("\n".join(shown_faults(maker.faults)))
-    names = maker.classes or {request.kind: 1}
-    data = {
-        "info": {"description": "converted by cellseg"},
-        "images": maker.images,
-        "annotations": maker.rows,
-        "categories": [{"id": number, "name": name} for name, number in names.items()],
-    }
-    with writing(request.output) as temporary:
-        temporary.write_text(json.dumps(data, ensure_ascii=False) + "\n", encoding="utf-8")
+    classes = [*maker.classes] or [request.kind]
+    write_coco(
+        request.output, maker.images, maker.rows, classes, description="converted by cellseg"
+    )
     return maker.made
 
 
@@ -203,17 +197,16 @@ class _Maker:
                 unknown[box.pixels] |= mask
                 continue
             unknown[box.pixels] &= ~mask
-            self._row(number, kind, annotation(box, mask, extent))
+            row = {"image_id": number, "category_id": kind, **annotation(box, mask, extent)}
+            self.rows.append(row)
             self.made.objects += 1
         for crowd in (tight((0, 0), unknown), *(_inside(outline, place) for outline in ignored)):
             if crowd is not None:
-                self._row(number, 1, {**annotation(*crowd, extent), "iscrowd": 1})
+                row = {"image_id": number, "category_id": 1, **annotation(*crowd, extent)}
+                self.rows.append({**row, "iscrowd": 1})
         entry = {"id": number, "file_name": self._saved(slide, place)}
         size = {"height": place.height, "width": place.width, "modality": "unknown"}
         self.images.append({**entry, **size, **({} if slide.mpp is None else {"mpp": slide.mpp})})
-
-    def _row(self, image: int, kind: int, said: dict[str, object]) -> None:
-        self.rows.append({"id": len(self.rows) + 1, "image_id": image, "category_id": kind, **said})
 
     def _saved(self, slide: Slide, place: Box) -> str:
         """Write the picture, and say its name."""

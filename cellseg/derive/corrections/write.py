@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -12,7 +11,7 @@ import numpy as np
 import shapely
 
 from cellseg import __version__
-from cellseg.annotations.coco import write_pixels
+from cellseg.annotations.coco import modality_of, write_coco, write_pixels
 from cellseg.annotations.masks import annotation
 from cellseg.derive.corrections.cells import instances_of
 from cellseg.derive.corrections.session import Corrections
@@ -140,9 +139,7 @@ def export_training(
     if path.exists():
         raise OutputError(f"{path}: is there already; take another folder, train with both files")
     stain = str(result.section("protocol").get("stain", "unknown"))
-    shared: dict[str, object] = {
-        "modality": {"he": "histology", "ihc": "histology ihc"}.get(stain, stain)
-    }
+    shared: dict[str, object] = {"modality": modality_of(stain)}
     if result.frame.mpp is not None:
         shared["mpp"] = result.frame.mpp * result.frame.downsample
     images: list[dict[str, object]] = []
@@ -158,20 +155,10 @@ def export_training(
                 write_pixels(temporary, pixels)
             size = {"height": window.height, "width": window.width}
             images.append({"id": number, "file_name": name, **size, **shared})
-            for one in _annotations(corrections, window):
-                rows.append({"id": len(rows) + 1, "image_id": number, **one})
-        names = enumerate(corrections.classes or ["cell"], start=1)
-        data = {
-            "info": {
-                "description": f"{result.path.name}, corrected by hand",
-                "object": result.object_name,
-            },
-            "images": images,
-            "annotations": rows,
-            "categories": [{"id": place, "name": name} for place, name in names],
-        }
-        with writing(path) as temporary:
-            temporary.write_text(json.dumps(data) + "\n", encoding="utf-8")
+            rows += [{"image_id": number, **one} for one in _annotations(corrections, window)]
+        said = f"{result.path.name}, corrected by hand"
+        classes = corrections.classes or ["cell"]
+        write_coco(path, images, rows, classes, description=said, object=result.object_name)
     return path
 
 
