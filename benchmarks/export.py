@@ -32,11 +32,14 @@ def make(folder: Path, cells: int) -> None:
     from cellseg.geometry import Frame
     from cellseg.instances import Instances
     from cellseg.result.folder import Findings, ResultFolder
-    from cellseg.table import Scale, columns, measure
+    from cellseg.table import columns, measure
 
     rng = np.random.default_rng(0)
     across = int(np.ceil(cells**0.5))
     side = across * SPACING_PX
+    frame = Frame(
+        height=side, width=side, lattice_height=side, lattice_width=side, downsample=1.0, mpp=0.25
+    )
     wanted = columns([], stain="he", has_mpp=True)
     y, x = np.mgrid[-14:15, -14:15]
     with ResultFolder.open(folder, key=f"benchmark of {cells}") as result:
@@ -49,19 +52,9 @@ def make(folder: Path, cells: int) -> None:
             instances = Instances.build(
                 boxes, rng.uniform(0.5, 1, len(numbers)), numbers % 3, masks
             )
-            table = measure(
-                instances, None, (0, 0), scale=Scale(1.0, 0.25), channels=[], stain="he"
-            )
+            table = measure(instances, None, (0, 0), frame=frame, channels=[], stain="he")
             lying = dict.fromkeys(("touches_border", "stitched"), np.zeros(len(instances), bool))
             result.journal.add_cells(table | lying, instances)
-        frame = Frame(
-            height=side,
-            width=side,
-            lattice_height=side,
-            lattice_width=side,
-            downsample=1.0,
-            mpp=0.25,
-        )
         findings = Findings(
             frame=frame,
             columns=wanted,

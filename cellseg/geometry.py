@@ -316,3 +316,8 @@ class Frame:
             raise ValueError(f"expected sizes of at least 1 px, got {self}")
         if not self.downsample > 0 or (self.mpp is not None and not self.mpp > 0):
             raise ValueError(f"expected downsample and mpp above 0, got {self}")
+
+    @property
+    def lattice_mpp(self) -> float | None:
+        """µm along a side of a lattice pixel; None without pixel size."""
+        return None if self.mpp is None else self.mpp * self.downsample

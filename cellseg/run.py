@@ -325,7 +325,7 @@ def _tiles(recording: Recording) -> Iterator[Event]:
 
 def _about(count: SlideCount) -> str:
     """What will be counted, in one line."""
-    slide, plan, pixel_um = count.slide, count.plan, count.cells.scale.lattice_mpp
+    slide, plan, pixel_um = count.slide, count.plan, count.frame.lattice_mpp
     own = "its own scale" if plan.downsample == 1 else f"{1 / plan.downsample:.2g} times its size"
     scale = f"{pixel_um:.3g} µm/px" if pixel_um else own
     where = (

@@ -21,7 +21,7 @@ from cellseg.protocol import load_protocol
 from cellseg.result import ResultFolder, publish
 from cellseg.result.folder import Findings
 from cellseg.run import change, run
-from cellseg.table import Scale, columns, measure
+from cellseg.table import columns, measure
 
 DISCS = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
 """Every disc that :func:`synthetic.draw_discs` draws is a cell of it."""
@@ -58,8 +58,7 @@ def measured(
 ):
     """A finished result of masks that are measured on black; ``record`` goes into run.json."""
     black = np.zeros((frame.lattice_height, frame.lattice_width, len(channels)), np.uint8)
-    scale = Scale(frame.downsample, frame.mpp)
-    table = measure(instances, black, (0, 0), scale=scale, channels=channels, stain="he")
+    table = measure(instances, black, (0, 0), frame=frame, channels=channels, stain="he")
     findings = Findings(
         frame=frame,
         columns=columns(channels, stain="he", has_mpp=frame.mpp is not None),

@@ -22,14 +22,14 @@ from cellseg.counting.merge import Settled
 from cellseg.counting.tally import Tally
 from cellseg.counting.tiles import TileSource
 from cellseg.errors import RegionError
-from cellseg.geometry import Box, Tile
+from cellseg.geometry import Box, Frame, Tile
 from cellseg.instances import Instances
 from cellseg.network.detector import DetectorInfo
 from cellseg.network.tissue import TissueMask
 from cellseg.result.journal import Columns, Journal
 from cellseg.stain.dyes import Dyes
 from cellseg.stain.normalise import DARKEST
-from cellseg.table import Column, Scale, channel_slugs, columns, dab_density, measure
+from cellseg.table import Column, channel_slugs, columns, dab_density, measure
 
 ASKED_A_TILE = 50
 """Cells of a tile that are asked for the stain around them."""
@@ -73,8 +73,10 @@ class CellMeasurer:
         tissue: TissueMask,
         tally: Tally,
         *,
+        frame: Frame,
         dyes: Dyes | None = None,
     ) -> None:
+        self._frame = frame
         self._source, self._info, self._tissue, self._tally = source, info, tissue, tally
         normaliser = source.normaliser
         # Of full transmission, for optical densities.
@@ -82,7 +84,6 @@ class CellMeasurer:
         self._white: float | Dyes | None = dyes or high
         self._protocol, self._grid = source.plan.protocol, source.plan.grid
         self._regions = source.plan.regions
-        self.scale = Scale(source.plan.downsample, source.slide.mpp)
         # Names of the measured channels, in the order of their pixels.
         names = tuple(source.slide.channels[index] for index in source.measured)
         self._channels = names if self._protocol.intensity else ()
@@ -92,7 +93,7 @@ class CellMeasurer:
         return columns(
             self._channels,
             stain=self._protocol.stain,
-            has_mpp=self.scale.mpp is not None,
+            has_mpp=self._frame.mpp is not None,
             has_regions=self._regions is not None,
             has_t=self._source.plan.t is not None,
         )
@@ -152,7 +153,7 @@ class CellMeasurer:
             whole = settled.take(chosen)
             raw, origin = self._pixels(whole.instances, tile)
             table = measure(
-                whole.instances, raw, origin, scale=self.scale, channels=self._channels,
+                whole.instances, raw, origin, frame=self._frame, channels=self._channels,
                 stain=self._protocol.stain, white=self._white, scaled=self._source.scaled,
             )  # fmt: skip
             even = np.flatnonzero(np.less(table.pop("spread"), LEAST_SPREAD))  # may be background

@@ -212,7 +212,7 @@ def provenance(count: SlideCount, request: CountRequest) -> dict[str, object]:
         "settings": _settings(count, request),
         "array": None if request.cores is None else request.cores.as_dict(),
         "pixel_size": {"mpp": slide.mpp, "source": slide.mpp_source},
-        "lattice_mpp": count.cells.scale.lattice_mpp,
+        "lattice_mpp": count.frame.lattice_mpp,
         "tiles": {
             "all": len(plan.grid),
             "skipped": tally.skipped,

@@ -86,8 +86,9 @@ class SlideCount:
         self.units: dict[Tile, NDArray[np.float16]] = {}
         self.merger = SeamMerger(plan.grid, absent=absent)
         self.cells = CellMeasurer(
-            self.source, self.detector.info, self.tissue, self.tally, dyes=self.dyes
-        )
+            self.source, self.detector.info, self.tissue, self.tally,
+            frame=self.frame, dyes=self.dyes,
+        )  # fmt: skip
 
     def steps(self, earlier: Journal | None = None) -> Generator[Step, None, None]:
         """Count: a step for each tile with tissue, and a last one.
@@ -206,7 +207,7 @@ class SlideCount:
 
     def tissue_mm2(self) -> tuple[float | None, list[float] | None]:
         """Tissue that was looked at, and in each region; None where nobody looked for any."""
-        pixel_um = self.cells.scale.lattice_mpp
+        pixel_um = self.frame.lattice_mpp
         if pixel_um is None or not self.plan.prefilter:
             return None, None  # unknown, not the slide's
         unit = (pixel_um / 1000) ** 2
@@ -227,7 +228,7 @@ class SlideCount:
         return found
 
     def warnings(self) -> list[str]:
-        told = self.tally.warnings(self.plan.protocol, self.cells.scale)
+        told = self.tally.warnings(self.plan.protocol, self.frame)
         if self.dyes is not None and self.dyes.note:
             told.append(self.dyes.note)
         if self.source.normaliser.blank:

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 
 from cellseg.counting.tiles import TileFound
 from cellseg.errors import Notice
-from cellseg.geometry import Box
+from cellseg.geometry import Box, Frame
 from cellseg.protocol import OTHER_TISSUE, CountProtocol
-from cellseg.table import Scale
 
 GATED_SHARE, GATED_AT_LEAST = 0.05, 10
 """More outlines than this beyond the protocol's size limits are worth a warning."""
@@ -70,14 +69,14 @@ class Tally:
         """A tile's core, or what of it did not decode."""
         self.failures.append({"box": list(box.corners), "error": error[:300]})
 
-    def warnings(self, protocol: CountProtocol, scale: Scale) -> list[str]:
+    def warnings(self, protocol: CountProtocol, frame: Frame) -> list[str]:
         """What a person should know, one line each."""
         found = [
             f"the limit on {name} was reached in {tiles:,} tiles: cells may be missing there"
             for name, tiles in sorted(self.limits.items())
         ]
         if self.gated > max(GATED_AT_LEAST, GATED_SHARE * (self.gated + self.kept)):
-            found.append(self._gated(protocol, scale))
+            found.append(self._gated(protocol, frame))
         if self.failures:
             found.append(
                 f"{len(self.failures):,} tiles did not decode, whole or in part: they are left out"
@@ -122,9 +121,9 @@ class Tally:
             )
         return found
 
-    def _gated(self, protocol: CountProtocol, scale: Scale) -> str:
-        if scale.mpp is None:
-            unit_um2 = (protocol.mpp / scale.downsample) ** 2
+    def _gated(self, protocol: CountProtocol, frame: Frame) -> str:
+        if frame.mpp is None:
+            unit_um2 = (protocol.mpp / frame.downsample) ** 2
             unit, right, hint = "px²", "is the scale missing?", "diameter,mpp"
         else:
             unit_um2, unit, hint = 1.0, "µm²", "mpp,protocol"

@@ -17,7 +17,7 @@ from cellseg.result.labels import write_labels
 from cellseg.result.publish import CELLS
 from cellseg.slide import Slide
 from cellseg.stain.dyes import Dyes
-from cellseg.table import Column, Scale
+from cellseg.table import Column
 from cellseg.table.around import (
     AroundSums,
     ChannelGround,
@@ -49,7 +49,7 @@ def expanded(
     is_measured = slide is not None and bool(result.section("protocol").get("intensity"))
     channels = tuple(slide.channels) if slide is not None and is_measured else ()
     seen, rows = pixels_of(result, channels), len(result.table)
-    sums = AroundSums(rows, Scale(frame.downsample, frame.mpp), seen)
+    sums = AroundSums(rows, frame, seen)
     by, notes = recipe.expand, list[Notice]()
     if by is None:
         by = USUAL_UM if frame.mpp is not None else usual_px(result)

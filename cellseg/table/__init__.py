@@ -5,6 +5,6 @@ here, once, and ``docs/cells-csv.md`` documents the columns for people. Here bel
 arrays to columns and totals; reading slides belongs to ``slide``, and files to ``result``.
 """
 
-from cellseg.table._table import REGION, Column, Scale, channel_slugs, columns, dab_density, measure
+from cellseg.table._table import REGION, Column, channel_slugs, columns, dab_density, measure
 
-__all__ = ["REGION", "Column", "Scale", "channel_slugs", "columns", "dab_density", "measure"]
+__all__ = ["REGION", "Column", "channel_slugs", "columns", "dab_density", "measure"]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cellseg.geometry import Frame
 from cellseg.instances import Instances
 from cellseg.protocol import Stain
 from cellseg.stain.dyes import Dyes
@@ -39,19 +40,6 @@ _LENGTHS = (
 )
 _RATIOS = ("eccentricity", "solidity", "extent", "circularity")
 _STAINS = ("hematoxylin", "eosin", "dab")
-
-
-@dataclass(frozen=True)
-class Scale:
-    """From the lattice to the slide."""
-
-    downsample: float  # Level-0 pixels along a side of a lattice pixel.
-    mpp: float | None  # µm per pixel at level 0; None where the slide has no pixel size.
-
-    @property
-    def lattice_mpp(self) -> float | None:
-        """µm along a side of a lattice pixel, None without pixel size."""
-        return None if self.mpp is None else self.mpp * self.downsample
 
 
 @dataclass(frozen=True)
@@ -196,7 +184,7 @@ def measure(
     pixels: NDArray[np.generic] | None,
     origin: tuple[int, int],
     *,
-    scale: Scale,
+    frame: Frame,
     channels: Sequence[str],
     stain: Stain,
     white: float | Dyes | None = None,
@@ -224,7 +212,7 @@ def measure(
     """
     wanted = [
         column
-        for column in columns(channels, stain=stain, has_mpp=scale.mpp is not None)
+        for column in columns(channels, stain=stain, has_mpp=frame.mpp is not None)
         if column.name not in ADDED_LATER
     ]
     if scaled is not None:
@@ -232,7 +220,7 @@ def measure(
     parts: dict[str, list[NDArray[np.generic]]] = {column.name: [] for column in wanted}
     for batch in _batches(instances):
         lists = flatten(batch.masks)
-        found = {"score": batch.scores, **_geometry(batch, lists, scale)}
+        found = {"score": batch.scores, **_geometry(batch, lists, frame)}
         if pixels is not None:
             values = _inside(batch, lists, pixels, origin)
             found |= _intensities(values, lists, channels, stain, white) if channels else {}
@@ -271,9 +259,9 @@ def _batches(instances: Instances) -> Iterator[Instances]:
         first = end
 
 
-def _geometry(batch: Instances, lists: PixelLists, scale: Scale) -> dict[str, NDArray[np.generic]]:
+def _geometry(batch: Instances, lists: PixelLists, frame: Frame) -> dict[str, NDArray[np.generic]]:
     """Place and shape, in level-0 pixels and µm."""
-    step, mpp = scale.downsample, scale.mpp or np.nan
+    step, mpp = frame.downsample, frame.mpp or np.nan
     corner = batch.boxes[:, :2]
     found: dict[str, NDArray[np.generic]] = {}
     for name, start, inside in zip("yx", corner.T, (lists.y, lists.x), strict=True):

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cellseg.geometry import Box, LazyArray
+from cellseg.geometry import Box, Frame, LazyArray
 from cellseg.protocol import Stain
 from cellseg.stain.dyes import Dyes
 from cellseg.table._shape import Floats
-from cellseg.table._table import Column, Scale, channel_slugs, densities, optical_densities, unmixed
+from cellseg.table._table import Column, channel_slugs, densities, optical_densities, unmixed
 
 Labels = NDArray[np.uint32]
 
@@ -218,8 +218,8 @@ def around_columns(channels: Sequence[str], *, stain: Stain, has_mpp: bool) -> t
 class AroundSums:
     """Sums of pixels and of their values over nuclei and cytoplasms; labels are 1 … ``cells``."""
 
-    def __init__(self, cells: int, scale: Scale, seen: ChannelPixels) -> None:
-        self._scale, self._seen = scale, seen
+    def __init__(self, cells: int, frame: Frame, seen: ChannelPixels) -> None:
+        self._frame, self._seen = frame, seen
         values = len(seen.channels) + (3 if seen.stains else 0)
         # The last axis is nucleus, cytoplasm.
         self._pixels = np.zeros((cells, 2), np.int64)
@@ -259,7 +259,7 @@ class AroundSums:
 
     def table(self) -> dict[str, Floats]:
         """Columns of :func:`around_columns`, (cells,) each."""
-        step, mpp = self._scale.downsample, self._scale.mpp
+        step, mpp = self._frame.downsample, self._frame.mpp
         found: dict[str, Floats] = {}
         for part in _PARTS:
             # A cell is both of its parts.

@@ -204,7 +204,7 @@ def lessons_of(
     """Windows as the network sees them, with the cells as corrected; see :func:`cellseg.teach`."""
     path, frame = Path(learn_from or result.path / WINDOWS), result.frame
     if path.is_dir() or path.suffix == ".json":
-        found = _annotated(path, frame.mpp and frame.mpp * frame.downsample, classes)
+        found = _annotated(path, frame.lattice_mpp, classes)
     else:
         found = _corrected(result, _done(result, path, done), classes)
     share = float(result.section("protocol").get("dab_share", 1.0))

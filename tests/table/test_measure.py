@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from finished import frame_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -14,11 +15,11 @@ from skimage.color import rgb_from_hed
 from skimage.measure import regionprops
 
 from cellseg.instances import Instances
-from cellseg.table import Scale, channel_slugs, columns, measure
+from cellseg.table import channel_slugs, columns, measure
 from cellseg.table.around import OUTLINE_PX, around_columns, grow, grown_blocks
 from cellseg.table.neighbours import Neighbours
 
-UNIT = Scale(1.0, None)
+UNIT = frame_of(99, 99)
 RGB = ("red", "green", "blue")
 
 
@@ -27,9 +28,9 @@ def instances_of(*masks, at=(0, 0)):
     return Instances.build(boxes, [0.5] * len(masks), [0] * len(masks), masks)
 
 
-def shape_of(*masks, scale=UNIT, at=(0, 0)):
+def shape_of(*masks, frame=UNIT, at=(0, 0)):
     cells = instances_of(*masks, at=at)
-    found = measure(cells, None, (0, 0), scale=scale, channels=(), stain="brightfield")
+    found = measure(cells, None, (0, 0), frame=frame, channels=(), stain="brightfield")
     return pd.DataFrame(found)
 
 
@@ -135,7 +136,8 @@ def test_masks_are_measured_alike_alone_and_with_others():
 def test_level0_pixels_and_micrometres():
     mask = ellipse(9, 6, 20)
     lattice, row = (
-        shape_of(mask, scale=scale, at=(100, 40)).iloc[0] for scale in (UNIT, Scale(2.0, 0.25))
+        shape_of(mask, frame=frame, at=(100, 40)).iloc[0]
+        for frame in (UNIT, frame_of(99, 99, downsample=2.0, mpp=0.25))
     )
     assert row.area_px == mask.sum() * 4
     assert row.area_um2 == pytest.approx(mask.sum() * 0.25)
@@ -151,7 +153,7 @@ def test_level0_pixels_and_micrometres():
 
 def test_box_is_rounded_outwards_but_not_by_rounding_noise():
     def box(step):
-        table = shape_of(np.ones((3, 3), bool), scale=Scale(step, None), at=(3, 1))
+        table = shape_of(np.ones((3, 3), bool), frame=frame_of(99, 99, downsample=step), at=(3, 1))
         return table.filter(like="bbox").iloc[0].tolist()
 
     assert box(2 - 1e-9) == box(2.0) == [6, 2, 12, 8]
@@ -160,7 +162,7 @@ def test_box_is_rounded_outwards_but_not_by_rounding_noise():
 
 def measured(pixels, mask, channels, stain="fluorescence", at=(50, 60), **options):
     found = measure(
-        instances_of(mask, at=at), pixels, (45, 52), scale=UNIT, channels=channels, stain=stain,
+        instances_of(mask, at=at), pixels, (45, 52), frame=UNIT, channels=channels, stain=stain,
         **options,
     )  # fmt: skip
     return pd.DataFrame(found).iloc[0]
@@ -227,7 +229,7 @@ def test_white_paper_has_no_density_and_black_has_a_limit():
 def test_a_mask_has_a_pixel():
     empty = Instances.build([(0, 0, 2, 2)], [1], [0], [np.zeros((2, 2), bool)])
     with pytest.raises(ValueError, match="no pixel set"):
-        measure(empty, None, (0, 0), scale=UNIT, channels=(), stain="he")
+        measure(empty, None, (0, 0), frame=UNIT, channels=(), stain="he")
 
 
 ADDED = {"label", "image", "class", "object", "touches_border", "stitched"}
@@ -239,7 +241,8 @@ ADDED = {"label", "image", "class", "object", "touches_border", "stitched"}
 def test_table_has_the_columns_of_the_contract(count, stain, mpp):
     at = instances_of(*[np.ones((4, 4), bool)] * count)
     pixels = np.zeros((4, 4, 3), np.uint8)
-    found = measure(at, pixels, (0, 0), scale=Scale(2.0, mpp), channels=RGB, stain=stain)
+    frame = frame_of(99, 99, downsample=2.0, mpp=mpp)
+    found = measure(at, pixels, (0, 0), frame=frame, channels=RGB, stain=stain)
     table = pd.DataFrame(found)
     wanted = [
         column

@@ -26,7 +26,7 @@ from cellseg.instances import Instances
 from cellseg.result import Result
 from cellseg.result.labels import CHUNK_PX, level_shapes
 from cellseg.slide import Slide
-from cellseg.table import REGION, Scale, measure
+from cellseg.table import REGION, measure
 from cellseg.table.summary import Summary
 
 BORDER_PX = 2
@@ -213,7 +213,7 @@ class CorrectedCells:
                         instances_of([cell]),
                         None if slide is None else _pixels(slide, cell.box, frame.downsample),
                         (cell.box.y0, cell.box.x0),
-                        scale=Scale(frame.downsample, frame.mpp),
+                        frame=frame,
                         channels=seen.channels,
                         stain=seen.stain,
                         white=seen.white,

@@ -140,8 +140,8 @@ def export_training(
         raise OutputError(f"{path}: is there already; take another folder, train with both files")
     stain = str(result.section("protocol").get("stain", "unknown"))
     shared: dict[str, object] = {"modality": modality_of(stain)}
-    if result.frame.mpp is not None:
-        shared["mpp"] = result.frame.mpp * result.frame.downsample
+    if result.frame.lattice_mpp is not None:
+        shared["mpp"] = result.frame.lattice_mpp
     images: list[dict[str, object]] = []
     rows: list[dict[str, object]] = []
     with result.slide() as slide:
