@@ -1,9 +1,9 @@
 """Give a model what it needs to be counted in 8 bits: ranges, measured on training images.
 
-    python tools/eight_bit.py MODEL train.json... --output NEW [--checked]
+    python tools/eight_bit.py MODEL train.json... --output NEW
 
-``cellseg train`` does this at its end. ``--checked`` says that ``benchmarks/engines.py`` found the
-same cells with OpenVINO as with torch: then OpenVINO counts with the model where it is installed.
+``cellseg train`` does this at its end. Keep the new file only if ``benchmarks/engines.py`` finds
+the same cells with it in OpenVINO as with torch.
 """
 
 from __future__ import annotations
@@ -22,16 +22,12 @@ from cellseg.train.crops import some_windows
 @click.argument("model")
 @click.argument("data", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--output", required=True, type=click.Path(path_type=Path))
-@click.option("--checked", is_flag=True)
-def main(model: str, data: tuple[Path, ...], output: Path, checked: bool) -> None:
+def main(model: str, data: tuple[Path, ...], output: Path) -> None:
     """Write the model again, with ranges."""
     state, card = read_model(model)
     images = join([read_coco(path) for path in data]).images
     ranges = input_ranges(network_of(state, len(card.classes), model), some_windows(images))
-    names = ("torch", "openvino") if checked else ("torch",)
-    save_model(
-        output, state, card.model_copy(update={"inference": names}), quantise=True, ranges=ranges
-    )
+    save_model(output, state, card, quantise=True, ranges=ranges)
 
 
 if __name__ == "__main__":

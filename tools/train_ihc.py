@@ -76,7 +76,7 @@ def brown_crop(
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
 @click.option("--minutes", type=float, required=True)
 @click.option("--device", default="cpu", show_default=True)
-@click.option("--checked", is_flag=True, help="OpenVINO finds the same cells.")
+@click.option("--checked", is_flag=True, help="8 bits find the same cells.")
 def main(data: tuple[Path, ...], output: Path, minutes: float, device: str, checked: bool) -> None:
     """Train on the sets below DATA (one folder or several)."""
     torch.set_num_threads(1)
@@ -111,12 +111,11 @@ def finished(trained: Path, images: Sequence[AnnotatedImage], path: Path, *, che
             "types": (),  # They were learned from H&E, on the pyramid of before.
             "types_from": "",
             "started_from": base.name,
-            "inference": ("torch", "openvino") if checked else ("torch",),
             "base": base.checksum,
             "base_file": "default",
         }
     )
-    measured = input_ranges(network, crops).items()
+    measured = input_ranges(network, crops).items() if checked else ()
     ranges = {name: ends for name, ends in measured if name in own}
     save_model(path, own, card, quantise=True, ranges=ranges)
     return path

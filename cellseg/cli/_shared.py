@@ -267,7 +267,7 @@ _SHARED = {
         type=_SCALARS,
         default="auto",
         show_default=True,
-        help="Of the network; auto: half where the device is faster with it.",
+        help="Of the network; auto: 8 bits or half where that is faster and was checked.",
     ),
     "inference": click.option(
         "--inference",

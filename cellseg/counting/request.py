@@ -46,7 +46,7 @@ class CountRequest:
     recipe : Recipe
         What is derived from the cells; its markers are the protocol's.
     precision : {'auto', 'float32', 'bfloat16', 'float16'}
-        Of the network; ``auto``: half where the device is faster with it.
+        Of the network; ``auto``: 8 bits or half where that is faster and was checked.
     inference : {'auto', 'torch', 'openvino'}
         What computes the network; ``auto``: the fastest that is installed and was checked for
         the model, and on a cluster torch.

@@ -87,7 +87,7 @@ BACKBONES = {
 }
 """Every backbone by the name that stands in a model's card."""
 
-EIGHT_BIT_BACKBONE = "efficientnet_lite0"
+DRAWN_BACKBONE = "efficientnet_lite0"
 """The one that is drawn for OpenVINO."""
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from cellseg.errors import CellsegError, SettingsError, WeightsError
 from cellseg.geometry import Box
 from cellseg.instances import Instances
-from cellseg.network.architecture import DOUBT, EIGHT_BIT_BACKBONE, FINE_FROM_PX, Limits
+from cellseg.network.architecture import DOUBT, DRAWN_BACKBONE, FINE_FROM_PX, Limits
 from cellseg.network.detector import Detections, Detector, DetectorInfo, Sizes
 from cellseg.network.inference import Inference, NetworkOutput, Wanted
 from cellseg.network.modelfile import RANGE, ModelCard, read_arrays
@@ -199,9 +199,9 @@ def load_detector(
     score : float
         As for :class:`~cellseg.network.inference.Wanted`.
     precision : {'auto', 'float32', 'bfloat16', 'float16'}
-        Of torch; ``auto``: half precision where the device is faster with it.
+        ``auto``: 8 bits or half where that is faster and was checked.
     inference : {'auto', 'torch', 'openvino'}
-        OpenVINO computes in 8 bits on x86 processors.
+        OpenVINO computes on x86 processors, in 8 bits where the model and the processor bear it.
 
     Raises
     ------
@@ -230,7 +230,8 @@ def _loaded(
     notes: tuple[str, ...] = ()
     if inference == "openvino" or (inference == "auto" and not reason and not has_gpu(device)):
         try:
-            if (found := _openvino(model, reason, forced=inference == "openvino")) is not None:
+            found = _openvino(model, reason, exact, forced=inference == "openvino")
+            if found is not None:
                 return *found, notes
         except (SettingsError, WeightsError) as error:
             if inference == "openvino":
@@ -242,33 +243,29 @@ def _loaded(
 
 
 def _openvino(
-    model: str | Path, reason: str, *, forced: bool
+    model: str | Path, reason: str, precision: Precision | None, *, forced: bool
 ) -> tuple[Inference, ModelCard] | None:
-    """The network in OpenVINO; None for a model that was not made for it, unless ``forced``.
+    """The network in OpenVINO; None for one that is not drawn for it, unless ``forced``.
 
     ``reason`` is why it cannot be had, as far as that is known.
 
     SettingsError, WeightsError where it cannot be had.
     """
     arrays, card = read_arrays(model)
-    is_made_for_it = any(name.endswith(RANGE) for name in arrays)
-    if not forced and not (is_made_for_it and "openvino" in card.inference):
+    if card.backbone != DRAWN_BACKBONE and not forced:
         return None
-    if not reason:
-        if (machine := platform.machine()).lower() not in ("x86_64", "amd64"):
-            reason = f"8 bits are made for x86 processors, this one is {machine}"
-        elif not is_made_for_it:
-            reason = "the model holds no ranges for 8 bits"
-        elif card.backbone != EIGHT_BIT_BACKBONE:
-            reason = f"the backbone {card.backbone} is not drawn for it"
-    if not reason:
-        from cellseg.network.openvino_inference import OpenVinoInference, adds_exactly
-
-        if not adds_exactly():
-            reason = "the processor (without VNNI) adds products of 8 bits in 16, which overflows"
+    if card.backbone != DRAWN_BACKBONE:
+        reason = reason or f"the backbone {card.backbone} is not drawn for it"
+    elif (machine := platform.machine()).lower() not in ("x86_64", "amd64"):
+        reason = reason or f"it is used on x86 processors, this one is {machine}"
     if reason:
         raise SettingsError(f"OpenVINO cannot be used: {reason}", hint="inference")
-    return OpenVinoInference(arrays, str(model)), card
+    from cellseg.network.openvino_inference import OpenVinoInference, adds_exactly
+
+    has_ranges = any(name.endswith(RANGE) for name in arrays)
+    if has_ranges and (precision is not None or not adds_exactly()):
+        arrays = {name: array for name, array in arrays.items() if not name.endswith(RANGE)}
+    return OpenVinoInference(arrays, str(model), precision), card
 
 
 def _why_not(device: str, precision: Precision | None) -> str:
@@ -277,7 +274,7 @@ def _why_not(device: str, precision: Precision | None) -> str:
         return "it is not installed; pip install openvino"
     if device not in ("auto", "cpu"):
         return f"it runs on the processor, not on {device}"
-    return "" if precision is None else f"it computes in 8 bits, and {precision} was asked for"
+    return f"only torch computes in {precision}" if precision == "float16" else ""
 
 
 def has_gpu(device: str) -> bool:

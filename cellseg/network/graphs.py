@@ -1,4 +1,4 @@
-"""The network as OpenVINO graphs in 8 bits, built from a model file's own arrays.
+"""The network as OpenVINO graphs, built from a model file's own arrays.
 
 Weights stay the int8 that the file holds: folding a batch norm changes their scales only. A layer
 whose input has a range (``NAME.range``) computes in int8, another one in float32; batch norms of
@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from cellseg.network.architecture import (
     BACKBONES,
     BODY,
-    EIGHT_BIT_BACKBONE,
+    DRAWN_BACKBONE,
     LITE0_EPS,
     LITE0_STAGES,
     QUALITY_KEYS,
@@ -49,7 +49,7 @@ class Graphs:
         Sides of -1 are open. Levels are of :data:`LEVEL_TYPE`.
         """
         image = ops.parameter([1, height, width, 3], np.float32)
-        known = BACKBONES[EIGHT_BIT_BACKBONE]
+        known = BACKBONES[DRAWN_BACKBONE]
         scale = _constant(1 / np.array(known.std, np.float32))
         x = _turned(ops.multiply(ops.subtract(image, _constant(known.mean)), scale), _FIRST)
         levels = self._pyramid(self._body(x))

@@ -14,6 +14,9 @@ from cellseg.geometry import STRIDE_PX, Box
 from cellseg.network.architecture import FINE_FROM_PX, TYPE_FIELD_LEAST, TYPE_FIELD_PX
 from cellseg.network.timer import Timer
 
+EIGHT_BITS = "cpu, int8"
+"""The label of a network that computes so."""
+
 
 def cores() -> int:
     """Of this machine, those that this process may use."""

@@ -3,7 +3,8 @@
 A file holds the arrays of the Mask R-CNN under torchvision's names. Quantised arrays are int8 with
 a float32 scale per first index in ``NAME.scale``. A taught model's file holds its heads alone, and
 its card names the model that they sit on. ``NAME.range`` is between which two numbers the
-input of a layer lies: what a network in 8 bits needs. Nothing here imports torch.
+input of a layer lies: what a network in 8 bits needs. Models that lose by that hold none. Nothing
+here imports torch.
 """
 
 from __future__ import annotations
@@ -94,9 +95,6 @@ class ModelCard(BaseModel):
     settings: dict[str, float] = {}  # Suggested for a run, such as ``score``.
     licence: str = "not stated"
     made_with: str = ""
-    inference: tuple[Shown, ...] = ("torch",)
-    """What may compute the network: its numbers agreed with torch's on validation images."""
-
     protocol: CountProtocol | None = None  # What it counts by where nobody names a protocol.
     base: str = ""  # Checksum of the model that a taught one sits on; empty for a whole one.
     base_file: Shown = ""  # The name it is found by: a shipped model's, or of a file beside it.
@@ -153,7 +151,9 @@ def read_arrays(path: str | Path) -> tuple[Arrays, ModelCard]:
     if metadata.get(CONTENT_KEY) not in (None, content_of(metadata[METADATA_KEY], arrays)):
         raise WeightsError(f"{file}: the model is damaged (its checksum differs)")
     if card.base:
-        arrays = _below(file, card, set(arrays)) | arrays
+        below = _below(file, card, set(arrays))
+        is_narrow = any(name.endswith(RANGE) for name in arrays)
+        arrays |= {k: v for k, v in below.items() if is_narrow or not k.endswith(RANGE)}
     types = len(card.types)
     if types != Architecture.of(arrays).types or (types and len(card.classes) > 1):
         raise WeightsError(f"{file}: its cell types are not those of its card")

@@ -1,4 +1,4 @@
-"""The network in OpenVINO, in 8 bits on an x86 processor: numpy between graphs of three kinds.
+"""The network in OpenVINO, on an x86 processor: numpy between graphs of three kinds.
 
 Nothing here imports torch, which would take longer than a small image.
 """
@@ -31,8 +31,8 @@ from cellseg.network.boxes import (
     unsuppressed,
 )
 from cellseg.network.graphs import LEVELS, Graphs
-from cellseg.network.inference import Inference, NetworkOutput, Wanted, cores
-from cellseg.network.modelfile import Arrays, parameter
+from cellseg.network.inference import EIGHT_BITS, Inference, NetworkOutput, Wanted, cores
+from cellseg.network.modelfile import RANGE, Arrays, parameter
 from cellseg.network.quiet import ops, ov
 from cellseg.network.timer import Timer
 
@@ -52,8 +52,7 @@ LEAST_SIDE_PX = 1.0
 ROOMY_BYTES = 6 * 10**9
 """With so much memory tiles have twice the usual side, which takes some 1.5 GB in all."""
 
-PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
-"""What is not in 8 bits is not in bfloat16 either."""
+PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 
 MOST_AT_ONCE, EACH_BYTES = 4, 3 * 10**9
 """Images in the network at once, and the machine's memory for each; one takes 0.3 GB."""
@@ -97,7 +96,8 @@ def adds_exactly() -> bool:
     kernel = ops.multiply(kernel, ops.constant(np.ones((side, 1, 1, 1), np.float32)))
     narrow = ops.fake_quantize(image, *ends, *ends, 256)
     summed = ops.convolution(narrow, kernel, [1, 1], [0, 0], [0, 0], [1, 1])
-    model = _core().compile_model(ov.Model([summed], [image]), "CPU", PRECISION)
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    model = _core().compile_model(ov.Model([summed], [image]), "CPU", settings)
     found = model(np.full((1, 16, 4, 4), 255, np.float32))[0]
     return bool((found == side * 255 * 127).all())
 
@@ -105,16 +105,24 @@ def adds_exactly() -> bool:
 class OpenVinoInference(Inference):
     """A model file's network in OpenVINO; errors name its ``origin``.
 
+    Layers that have ranges compute in 8 bits, and the others in float32. Where none has, all are in
+    the ``precision`` asked for; otherwise in bfloat16, if the processor has hardware for it.
+
     WeightsError if this OpenVINO cannot run the network, or its numbers are not finite.
     """
 
-    name, label = "openvino", "cpu, int8"
+    name = "openvino"
 
-    def __init__(self, arrays: Arrays, origin: str) -> None:
+    def __init__(self, arrays: Arrays, origin: str, precision: str | None = None) -> None:
         self._graphs = Graphs(arrays)
+        is_narrow = any(name.endswith(RANGE) for name in arrays)
+        if precision is None:
+            is_half = _core().get_property("CPU", "INFERENCE_PRECISION_HINT") == ov.Type.bf16
+            precision = "bfloat16" if is_half and not is_narrow else "float32"
+        self.label = EIGHT_BITS if is_narrow else f"cpu, {precision}"
         threads = os.environ.get("OMP_NUM_THREADS", "")
         self._settings = {
-            **PRECISION,
+            "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
             "PERFORMANCE_HINT": "LATENCY",
             "ENABLE_CPU_PINNING": False,
             "INFERENCE_NUM_THREADS": int(threads) if threads.isdigit() else 0,

@@ -296,9 +296,8 @@ def _export(
     network = network_of(weights, len(data.classes), name)
     ranges = input_ranges(network, some_windows(data.train))
     card = save_model(path, weights, card, quantise=True, ranges=ranges)
-    if best and is_right_in_8_bits(path, best["f1"], data.held):
-        card = card.model_copy(update={"inference": ("torch", "openvino")})
-        save_model(path, weights, card, quantise=True, ranges=ranges)
+    if not (best and is_right_in_8_bits(path, best["f1"], data.held)):
+        save_model(path, weights, card, quantise=True)
     text = json.dumps(card.model_dump(mode="json", exclude={"checksum"}), indent=2)
     with writing(output / CARD) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")

@@ -47,8 +47,8 @@ CHECKED, LOOKS = 8, 5
 4.5 times as long as torch looks at them, for which time is left besides."""
 
 MOST_APART = 0.03
-"""Share of the cells by which what OpenVINO finds in the windows may differ from what torch does,
-or one cell; otherwise torch counts with the taught model."""
+"""Share of the cells by which what 8 bits find in the windows may differ from what torch does, or
+one cell; otherwise the taught model counts in float32."""
 
 
 class Score(NamedTuple):
@@ -186,11 +186,12 @@ def teach(
     measured = input_ranges(whole, (seen(*one)[1] for one in some))
     ranges = {name: ends for name, ends in measured.items() if name in heads}
     save_model(output, heads, taught, quantise=True, ranges=ranges)
-    if "openvino" in card.inference and (quick := in_8_bits(output)) is not None:
+    agrees = False
+    if (quick := in_8_bits(output)) is not None:
         looks = [_look(one, everything, some) for one in (torch_of(learned), quick)]
-        if _agree(looks, told.score):
-            taught = taught.model_copy(update={"inference": card.inference})
-            save_model(output, heads, taught, quantise=True, ranges=ranges)
+        agrees = _agree(looks, told.score)
+    if not agrees:
+        save_model(output, heads, taught, quantise=True)
     return replace(told, model=output)
 
 
@@ -243,7 +244,6 @@ def _card(card: ModelCard, result: Result, lessons: Sequence[Lesson], told: Taug
             "validation": f"{told.windows} windows with {told.cells} cells, left out in turn",
             "scores": {"f1": told.after.f1, "count_error": told.after.error},
             "settings": {"score": told.score} if len(card.classes) == 1 else {},
-            "inference": ("torch",),
             "protocol": carried,
             "base": card.base or card.checksum,
             "made_with": f"cellseg {__version__}",

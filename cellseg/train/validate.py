@@ -30,6 +30,7 @@ from cellseg.geometry import STRIDE_PX, Box, TileGrid
 from cellseg.instances import Instances
 from cellseg.network.detect import MaskRCNNDetector, load_detector
 from cellseg.network.detector import DetectorInfo
+from cellseg.network.inference import EIGHT_BITS
 from cellseg.network.torch_inference import TorchInference, best_precision, make_ready
 from cellseg.network.weights import network_of
 from cellseg.train.crops import cut_objects, cut_pixels
@@ -37,7 +38,7 @@ from cellseg.train.crops import cut_objects, cut_pixels
 LOWEST_SCORE = 0.05
 
 MOST_F1_LOST = 0.003
-"""Where 8 bits lose no more, OpenVINO may count with the model."""
+"""Where 8 bits lose no more, they count with the model."""
 
 WINDOW_PX, MOST_WINDOWS = 1024, 64
 """Side of a window, pixels of the network; windows beyond so many are left out, evenly."""
@@ -70,11 +71,12 @@ def detector_of(
 
 
 def in_8_bits(model: Path) -> MaskRCNNDetector | None:
-    """A finished model in OpenVINO; None where that cannot be had."""
+    """A model that holds ranges, in OpenVINO; None where that cannot be had."""
     try:
-        return load_detector(model, device="cpu", inference="openvino", score=LOWEST_SCORE)
+        found = load_detector(model, device="cpu", inference="openvino", score=LOWEST_SCORE)
     except (SettingsError, WeightsError):
         return None
+    return found if found.info.device == EIGHT_BITS else None
 
 
 def is_right_in_8_bits(model: Path, f1: float, held: Sequence[AnnotatedImage]) -> bool:

@@ -242,7 +242,10 @@ def test_in_float32_it_finds_what_torch_finds(tmp_path, monkeypatch, changes, qu
     wanted = Wanted(0.1, 0.9, types=True, fine_from_px=14.0)
     model = make_ready(load_model(path)[0])
     monkeypatch.setattr("cellseg.network.graphs.LEVEL_TYPE", "f32")
-    networks = TorchInference(model), openvino.OpenVinoInference(read_arrays(path)[0], "m")
+    networks = (
+        TorchInference(model),
+        openvino.OpenVinoInference(read_arrays(path)[0], "m", "float32"),
+    )
     for image in images():
         reference, ours = (network.find(image, wanted, Timer()) for network in networks)
         assert len(reference.boxes) == len(ours.boxes) > 10
@@ -272,7 +275,7 @@ def test_what_does_not_meet_the_part_that_counts_is_left_out(tmp_path):
     path = saved(tmp_path / "m.safetensors", card=CARD, architecture=TYPED, quantise=True)
     networks = (
         TorchInference(make_ready(load_model(path)[0])),
-        openvino.OpenVinoInference(read_arrays(path)[0], "m"),
+        openvino.OpenVinoInference(read_arrays(path)[0], "m", "float32"),
     )
     image = images()[0]
     wanted = Wanted(0.1, 0.9, types=True, fine_from_px=14.0)
@@ -355,7 +358,7 @@ def test_images_in_openvino_side_by_side(tmp_path, monkeypatch):
     monkeypatch.setattr(openvino, "cores", lambda: 8)
     monkeypatch.setattr(openvino, "OWN_FROM_PX", 96 * 96)
     path = saved(tmp_path / "m.safetensors", card=CARD, architecture=TYPED, quantise=True)
-    network = openvino.OpenVinoInference(read_arrays(path)[0], "m")
+    network = openvino.OpenVinoInference(read_arrays(path)[0], "m", "float32")
     assert 1 <= network.threads <= openvino.MOST_AT_ONCE
     rng = np.random.default_rng(0)
     tiles = [rng.random((96, 64 + 32 * (k // 2 % 3), 3), np.float32) for k in range(12)]
@@ -396,52 +399,54 @@ def test_a_range_that_makes_no_sense(tmp_path, ends):
 
 
 RANGES = {"rpn.head.conv.0.0.weight": (-1.0, 1.0)}
-CHECKED = CARD.model_copy(update={"inference": ("torch", "openvino")})
 
 
 def test_where_openvino_is_no_choice(tmp_path, monkeypatch):
     pytest.importorskip("openvino")
-    plain = saved(tmp_path / "plain.safetensors")
-    unchecked = saved(tmp_path / "unchecked.safetensors", ranges=RANGES)
-    checked = saved(tmp_path / "checked.safetensors", card=CHECKED, ranges=RANGES)
-    card = CHECKED.model_copy(update={"types": ()})
-    shape = Architecture(pyramid=16, mask=8, box=8)
-    other = saved(tmp_path / "other.safetensors", card=card, architecture=shape, ranges=RANGES)
-    assert load_detector(checked, device="cpu").info.inference == "openvino"
-    assert load_detector(unchecked, device="cpu", inference="openvino").info.notes == ()
-    # A model that was not made for it needs no words, one that should run does.
-    for path, words in ((plain, ""), (unchecked, ""), (other, "resnet50")):
-        info = load_detector(path, device="cpu").info
-        assert info.inference == "torch"
-        assert len(info.notes) == bool(words)
-        assert words in " ".join(info.notes)
-    with pytest.raises(SettingsError, match="holds no ranges for 8 bits") as caught:
-        load_detector(plain, device="cpu", inference="openvino")
+    drawn = saved(tmp_path / "drawn.safetensors", ranges=RANGES)
+    card, shape = CARD.model_copy(update={"types": ()}), Architecture(pyramid=16, mask=8, box=8)
+    other = saved(tmp_path / "other.safetensors", card=card, architecture=shape)
+    info = load_detector(other, device="cpu").info
+    assert (info.inference, info.notes) == ("torch", ())
+    with pytest.raises(SettingsError, match="resnet50 is not drawn for it") as caught:
+        load_detector(other, device="cpu", inference="openvino")
     assert caught.value.hint == "inference"
-    with pytest.raises(SettingsError, match="float32 was asked for"):
-        load_detector(checked, precision="float32", inference="openvino")
+    with pytest.raises(SettingsError, match="only torch computes in float16"):
+        load_detector(drawn, precision="float16", inference="openvino")
     with pytest.raises(SettingsError, match="not on cuda"):
-        load_detector(checked, device="cuda", inference="openvino")
-    assert load_detector(checked, device="cpu", precision="float32").info.notes == ()
+        load_detector(drawn, device="cuda", inference="openvino")
+    for precision in ("float32", "bfloat16"):
+        info = load_detector(drawn, device="cpu", precision=precision).info
+        assert (info.inference, info.device, info.notes) == ("openvino", f"cpu, {precision}", ())
     monkeypatch.setattr(detect, "find_spec", lambda name: None)
-    assert load_detector(checked, device="cpu").info.notes == ()
+    assert load_detector(drawn, device="cpu").info.notes == ()
     with pytest.raises(SettingsError, match="not installed"):
-        load_detector(checked, device="cpu", inference="openvino")
+        load_detector(drawn, device="cpu", inference="openvino")
 
 
-@pytest.mark.parametrize(
-    ("machine", "is_exact", "words"),
-    [("arm64", True, "this one is arm64"), ("x86_64", False, "without VNNI")],
-)
-def test_on_a_processor_without_8_bits(tmp_path, monkeypatch, machine, is_exact, words):
-    openvino = pytest.importorskip("cellseg.network.openvino_inference")
-    path = saved(tmp_path / "m.safetensors", card=CHECKED, ranges=RANGES)
-    monkeypatch.setattr("platform.machine", lambda: machine)
-    monkeypatch.setattr(openvino, "adds_exactly", lambda: is_exact)
+def test_on_a_processor_that_is_no_x86(tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    path = saved(tmp_path / "m.safetensors", ranges=RANGES)
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
     info = load_detector(path, device="cpu").info
     assert info.inference == "torch"
     (note,) = info.notes
-    assert words in note
+    assert "this one is arm64" in note
+
+
+@pytest.mark.parametrize(("ranges", "is_exact"), [(None, True), (RANGES, False)])
+def test_openvino_without_8_bits(tmp_path, monkeypatch, ranges, is_exact):
+    """Where the model holds no ranges, or the processor adds products in 16 bits."""
+    openvino = pytest.importorskip("cellseg.network.openvino_inference")
+    monkeypatch.setattr(openvino, "adds_exactly", lambda: is_exact)
+    path = saved(tmp_path / "m.safetensors", ranges=ranges, quantise=False)
+    ours = load_detector(path, device="cpu", score=0.1)
+    assert ours.info.inference == "openvino"
+    assert ours.info.device in ("cpu, float32", "cpu, bfloat16")
+    assert ours.info.notes == ()
+    theirs = load_detector(path, device="cpu", score=0.1, inference="torch")
+    counts = [len(one.detect(dark_discs(), fill=1.0).instances) for one in (ours, theirs)]
+    assert abs(counts[0] - counts[1]) <= 0.1 * counts[1] > 0
 
 
 @pytest.mark.parametrize("isa", ["AVX2", "AVX512_CORE", None])
@@ -467,7 +472,7 @@ print(numpy.__cpu_features__["AVX2"], numpy.__cpu_features__["AVX512_ICL"], adds
 def test_little_memory_halves_the_tile_and_says_so(tmp_path, monkeypatch, memory, side):
     pytest.importorskip("openvino")
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=memory))
-    info = load_detector(saved(tmp_path / "m.safetensors", card=CHECKED, ranges=RANGES)).info
+    info = load_detector(saved(tmp_path / "m.safetensors", ranges=RANGES)).info
     assert info.tile_px == side
     assert info.notes == (
         ("4.0 GB of memory: tiles of half the usual side",) if side < 2048 else ()
@@ -481,7 +486,7 @@ def test_a_network_that_openvino_cannot_run(tmp_path, monkeypatch):
         raise RuntimeError("Exception from src/core: \n unsupported operation FakeQuantize")
 
     monkeypatch.setattr(openvino.Core, "compile_model", refuse)
-    path = saved(tmp_path / "m.safetensors", card=CHECKED, ranges=RANGES)
+    path = saved(tmp_path / "m.safetensors", ranges=RANGES)
     info = load_detector(path, device="cpu").info
     assert info.inference == "torch"
     assert "cannot run the model" in info.notes[0]

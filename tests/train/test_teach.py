@@ -189,7 +189,6 @@ def test_a_taught_model_is_small_and_counts_another_slide(result, tmp_path, quic
     anew = {name for name in ranges if not np.array_equal(arrays[name], usual[name])}
     assert anew
     assert all(heads.is_head(name) for name in anew)
-    assert card.inference == ("torch", "openvino")
     other = draw(tmp_path / "other.tif", seed=1, height=300, width=600)
     cells = cellseg.count(other, model=told.model, progress=False)
     run = load_result(cells.folder).run
@@ -355,7 +354,7 @@ def test_a_taught_file_without_its_base(tmp_path):
     path = tmp_path / "m.safetensors"
 
     def written(base, file):
-        changed = card.model_copy(update={"base": base, "base_file": file, "inference": ("torch",)})
+        changed = card.model_copy(update={"base": base, "base_file": file})
         save_model(path, taught, changed, quantise=True)
 
     written(card.checksum, "default")
