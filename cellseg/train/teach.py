@@ -300,13 +300,21 @@ def counted_in(cells: Instances, window: Box) -> Instances:
 
 
 def _threshold(windows: Sequence[Compared]) -> float:
-    """The score from which on these windows are counted right: together, and each for itself."""
+    """Midway between the score that counts these windows right and the one of the best F1.
+
+    The former counts them right together, and each for itself; by wrong outlines as well.
+    """
     truth = np.array([len(one.truth) for one in windows])
     scores = [one.found.scores for one in windows]
-    counts = np.array([[np.count_nonzero(one >= least) for one in scores] for least in SCORES])
+    right = [one[hits_of(window)] for one, window in zip(scores, windows, strict=True)]
+    counts, hits = (
+        np.array([[np.count_nonzero(one >= least) for one in some] for least in SCORES])
+        for some in (scores, right)
+    )
     off = np.abs(counts.sum(1) - truth.sum()) + np.abs(counts - truth).sum(1)
-    best = np.flatnonzero(off == off.min())
-    return SCORES[int(best[len(best) // 2])]
+    f1 = 2 * hits.sum(1) / np.maximum(counts.sum(1) + truth.sum(), 1)
+    best = (np.flatnonzero(each == each.min()) for each in (off, -f1))
+    return round(sum(SCORES[int(some[len(some) // 2])] for some in best) / 2, 3)
 
 
 def _per_window(
