@@ -24,6 +24,7 @@ from cellseg.pattern import AXES, field_pattern
 from cellseg.text import without_secrets
 
 BLOCK_BYTES = 2**20  # What is fetched at once of a remote file.
+_MARK_BYTES = 2**20
 _CACHE = {"cache_type": "blockcache", "cache_options": {"maxblocks": 64}}  # Of one open file.
 _CHANGES = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "md5Hash",
             "created")  # fmt: skip
@@ -255,6 +256,21 @@ def fingerprint(place: Location) -> list[str | int]:
         return [place.name, size, files[0][2]]
     marks = sha256(repr(sorted(files)).encode("utf-8", "backslashreplace")).hexdigest()
     return [place.name, size, marks]
+
+
+def content_mark(place: Location) -> str:
+    """SHA-256 of a local file's size, first and last megabyte: another file has another one.
+
+    Empty for anything else. It stays the same when the file is moved.
+    """
+    if isinstance(place, RemotePath) or not place.is_file():
+        return ""
+    with input_errors(place), place.open("rb") as file:
+        size = place.stat().st_size
+        found = sha256(str(size).encode() + file.read(_MARK_BYTES))
+        file.seek(max(0, size - _MARK_BYTES))
+        found.update(file.read())
+    return found.hexdigest()
 
 
 def _local_files(place: Path) -> Iterator[tuple[str, int, str | int]]:

@@ -39,6 +39,7 @@ from cellseg.stain.quality import (
     UNKNOWN,
     judged,
 )
+from cellseg.storage import content_mark
 from cellseg.table.doubts import Expected, SlideQuality
 from cellseg.text import visible
 
@@ -200,7 +201,11 @@ def provenance(count: SlideCount, request: CountRequest) -> dict[str, object]:
     return {
         "cellseg": cellseg.__version__,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "image": {**slide.describe(), "path": str(request.image.absolute())},
+        "image": {
+            **slide.describe(),
+            "path": str(request.image.absolute()),
+            "content": content_mark(request.image),
+        },
         "model": {
             "name": info.name,
             "checksum": info.checksum,

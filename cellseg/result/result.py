@@ -27,7 +27,7 @@ from cellseg.slide import Slide, open_slide
 from cellseg.slide.formats import has_ending, image_name, well_of
 from cellseg.slide.limits import MAX_SIDE_PX
 from cellseg.stain.normalise import Normaliser
-from cellseg.storage import Location, as_location, is_there
+from cellseg.storage import Location, as_location, content_mark, is_there
 from cellseg.table import Column
 from cellseg.table.summary import Summary
 from cellseg.text import visible
@@ -252,10 +252,14 @@ class Result:
         """The slide, opened as the run opened it; close it, or use it in ``with``.
 
         It is looked for unless ``image`` says where it is by now. An InputError if it is gone, or
-        is another one by now.
+        is another one by now: of another size, or a file of the same format with other content.
         """
-        slide = open_slide(image or self.find_slide(), **self.slide_options)
-        if (slide.height, slide.width) != (self.frame.height, self.frame.width):
+        place, counted = image or self.find_slide(), self.section("image")
+        slide = open_slide(place, **self.slide_options)
+        marks = {content_mark(place), counted.get("content")} - {"", None}
+        is_converted = place.suffix != Path(str(counted.get("path"))).suffix
+        is_same = len(marks) < 2 or is_converted
+        if not is_same or (slide.height, slide.width) != (self.frame.height, self.frame.width):
             slide.close()
             raise InputError(f"{slide.path}: is not the slide that {self.path.name} was counted on")
         return slide

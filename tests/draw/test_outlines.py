@@ -1,5 +1,6 @@
 """Outlines of a count as pictures: where they lie, what is chosen, what the legend says."""
 
+import shutil
 import tracemalloc
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -7,6 +8,7 @@ from unittest.mock import Mock
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from finished import BySize, changed_file, copied, counted_folder
 from hypothesis import given
 from hypothesis import strategies as st
@@ -390,9 +392,15 @@ def test_a_slide_that_was_moved_is_asked_for(copy, cellseg):
     assert len(err.strip().splitlines()) == 1
     assert "(--image)" in err
     assert cellseg("overlay", copy, "--image", archive / "moved.tif")[0] == 0
-    write_disc_slide(archive / "other.tif", np.random.default_rng(7), shape=(200, 200))
-    _, _, err = cellseg("overlay", copy, "--image", archive / "other.tif", ends=4)
-    assert "is not the slide" in err
+    for shape in ((200, 200), (300, 400)):  # another size, and the same
+        write_disc_slide(archive / "other.tif", np.random.default_rng(8), shape=shape)
+        _, _, err = cellseg("overlay", copy, "--image", archive / "other.tif", ends=4)
+        assert "is not the slide" in err
+    # In place of the slide it is refused too; the same pixels in another format are welcome.
+    shutil.copy(archive / "other.tif", slide)
+    assert "is not the slide" in cellseg("overlay", copy, ends=4)[2]
+    Image.fromarray(tifffile.imread(archive / "moved.tif")).save(archive / "moved.png")
+    assert cellseg("overlay", copy, "--image", archive / "moved.png")[0] == 0
 
 
 def test_names_that_are_no_pictures(copy, cellseg, tmp_path):
