@@ -326,7 +326,7 @@ class Classification(BaseModel):
             for name in pd.unique(types):
                 found["types", str(name)] = (types == name).astype(np.bool_)
         if REGION in table:
-            held = table[REGION].reset_index(drop=True).str.split(SEPARATOR).explode()
+            held = table[REGION].reset_index(drop=True).astype(str).str.split(SEPARATOR).explode()
             for name in held[held != ""].unique():
                 found["regions", str(name)] = (held == name).groupby(level=0).any().to_numpy()
         return found

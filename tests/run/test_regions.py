@@ -220,6 +220,12 @@ def test_pictures_show_the_borders(part):
     assert (folder / "overview.png").stat().st_size > 10_000
 
 
+def test_a_region_without_cells_has_none_of_either_class(slide, tmp_path):
+    recipe = Recipe(markers=(Marker(measure="area_um2", threshold=45.0),))
+    only = request_for(slide[0], output=tmp_path, regions=Regions.of([EMPTY]), recipe=recipe)
+    assert counted(only)[0].summary.cells_per_class == {"negative": 0, "positive": 0}
+
+
 def test_the_screen_speaks_of_regions(part, capsys):
     with Reporter() as reporter:
         for event in part[1]:
