@@ -160,9 +160,9 @@ def _border_distance(places: NDArray[np.float64], looked_at: Regions) -> Floats:
     outside = np.ones(len(places), np.bool_)
     outside[cells] = False
     shapes = [region.shape for region in looked_at.each]
-    for number, shape in enumerate(shapes):
+    for number in np.unique(regions):
         inside = cells[regions == number]
-        found[inside] = np.minimum(found[inside], _to_borders(places[inside], [shape]))
+        found[inside] = np.minimum(found[inside], _to_borders(places[inside], [shapes[number]]))
     found[outside] = -_to_borders(places[outside], shapes)
     return found
 

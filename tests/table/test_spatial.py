@@ -102,6 +102,13 @@ def test_to_the_border_of_the_region_that_holds_the_cell():
     assert 10 < outside.sum() < 4900
 
 
+def test_a_region_that_lies_beside_the_slide_has_no_border():
+    beside = Region(shapely.MultiPolygon(), "beside")
+    found, near = np.array([[9.0, 9.0], [200.0, 90.0]]), Neighbours(None, None)
+    measured = around(found, [""] * 2, Regions((*SLIDE, beside)), near)
+    assert measured["border_distance_px"].tolist() == [9.5, 90.5]
+
+
 def test_density_does_not_fall_at_the_border():
     """4,000 cells per mm², anywhere in an L of three quarters of a mm²."""
     rng = np.random.default_rng(1)
