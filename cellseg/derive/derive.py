@@ -235,7 +235,8 @@ class _Derivation:
         others = [str(name) for name in pd.unique(classes) if name not in made.names]
         self.classification = made = made.model_copy(update={"unmeasured": tuple(others)})
         self.values["class"] = classes
-        self.nearby = [indices_nearby(marker, values[marker.measure]) for marker in markers]
+        scored = made.codes(classes) >= 0
+        self.nearby = [indices_nearby(marker, values[marker.measure][scored]) for marker in markers]
         self.run["class_names"] = made.names
         self.run["classification"] = made.model_dump(mode="json")
         self.notes += new

@@ -238,6 +238,14 @@ def test_corrections_from_before_and_after(folder):
     assert set(other.table.load()["class"]) == {"negative", "positive", "mitosis"}
 
 
+def test_cells_classed_by_hand_are_in_no_index(folder):
+    corrections = Corrections(change(folder, markers=one(0.1)))
+    corrections.classify([1, 2, 3, 4, 6, 7, 8, 9], "lymphocyte")
+    (scored,) = save(corrections).run["summary"]["labelling"]
+    assert scored["index"] > 0.2
+    assert scored["index_nearby"] == [scored["index"]] * 2
+
+
 def test_a_protocol_classifies(slide, tmp_path):
     path = shutil.copy(slide, tmp_path / "other.tif")
     protocol = IHC.changed(classify={"measure": "dab_od_mean", "threshold": "auto"})
