@@ -232,6 +232,8 @@ def summarise_outcomes(
     try:
         with study_at(home, report=report, parquet=parquet) as found:
             study = with_failures(found, failed, attempted=paths)
+            for line in study.unread:
+                say(f"cellseg: {line}", err=True)
             write_study_files(study, report=report, parquet=parquet)
     except InputError:
         if len(failed) < len(outcomes):
@@ -245,8 +247,6 @@ def write_study_files(
     from cellseg.study.arrays import write_wells
     from cellseg.study.folder import write_cells, write_summary
 
-    for line in study.unread:
-        say(f"cellseg: {line}", err=True)
     count = len(study.results)
     of = f"{count:,} result{'s' * (count != 1)}"
     say(f"summary of {of}: {write_summary(study)}", err=True)

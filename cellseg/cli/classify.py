@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cellseg.cli._shared import FILE, Number, markers_of, say, shared, tell
-from cellseg.cli.results import studies_of
-from cellseg.errors import Notice, PartialResultError, SettingsError
+from cellseg.cli.results import refuse, renew, studies_of, tell_of
+from cellseg.errors import SettingsError
 from cellseg.storage import Location
 
 if TYPE_CHECKING:
@@ -66,11 +65,8 @@ def classify(
     of results: all slides get the same threshold, auto from all their cells together, or the same
     taught classes, and summary.csv and report.html are made anew.
     """
-    from cellseg.cli._images import write_study_files
     from cellseg.derive.classes import common_thresholds
     from cellseg.run import change
-    from cellseg.study.folder import SUMMARY, load_study, with_failures
-    from cellseg.study.images import RESULT as ENDING
 
     markers = tuple(markers_of(lesson))
     given = {name for name, value in lesson.items() if value is not None}
@@ -95,11 +91,8 @@ def classify(
             tell(f"all slides: {notice}")
     done = []
     for path in paths if is_one else [result.path for result in results]:
-        notes: list[Notice] = []
-        add = notes.append
-        result = change(path, image=image, on_notice=add, is_lenient=not is_one, **decided, **more)
-        for note in notes:
-            tell(note if is_one else Notice(f"{path.stem}: {note}", hint=note.hint))
+        told = tell_of(path, studies)
+        result = change(path, image=image, on_notice=told, is_lenient=not is_one, **decided, **more)
         done.append(_classes_json(result))
         if not as_json:
             say(str(result.summary) if is_one else f"{result.image_name}: {result.summary}")
@@ -108,14 +101,8 @@ def classify(
     elif is_one:
         pictures = [paths[0] / name for name in ("histogram.png", "outlines.png")]
         say(f"look: {', '.join(str(one) for one in pictures if one.exists())}")
-    for path in paths:
-        if path.suffix.lower() != ENDING:
-            write_study_files(with_failures(load_study(path)), report=True)
-        elif is_one and (summary := path.parent / SUMMARY).exists():
-            home = shlex.quote(str(path.parent))
-            tell(f"{summary} is not made anew: cellseg report {home} does so")
-    if unread := sum(len(study.unread) for study in studies):
-        raise PartialResultError(f"{unread} of the results could not be read")
+    renew(paths, studies)
+    refuse(line for study in studies for line in study.unread)
 
 
 def _measured(results: Sequence[Result], markers: Sequence[Marker]) -> list[Result]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cellseg.cli._shared import FILE, PLACE, say, shared, tell
-from cellseg.errors import CellsegError, InputError, PartialResultError, SettingsError
+from cellseg.errors import CellsegError, InputError, Notice, PartialResultError, SettingsError
 from cellseg.storage import Location
 
 if TYPE_CHECKING:
@@ -51,21 +51,22 @@ def expand(
 
     Each nucleus grows until it meets its neighbour or the distance. cells.csv gets columns
     cell_… and cytoplasm_…, and cells.ome.zarr has the cells' masks; exports that were made are
-    made again. Without the slide's pixels areas alone are measured.
+    made again. Without the slide's pixels areas alone are measured. Of a folder summary.csv and
+    report.html are made anew.
     """
     if by is None and cells_from is None:
         raise click.UsageError("say --by DISTANCE, --from CHANNEL, or both")
     from cellseg.run import change
 
-    def grow(path: Path) -> None:
-        done = change(path, image=image, on_notice=tell, expand=by, cells_from=cells_from)
+    def grow(path: Path, told: Callable[[Notice], None]) -> None:
+        done = change(path, image=image, on_notice=told, expand=by, cells_from=cells_from)
         found = done.run["expansion"]
         over = f"over {found['from']} by at most" if found["from"] else "by"
         names = ", ".join(found["columns"])
         say(f"grown {over} {found['by']:g} {found['unit']}; new columns: {names}")
         say(f"look: cellseg overlay --cells {shlex.quote(str(path))}")
 
-    _for_each(paths, grow, image)
+    _for_each(paths, grow, image, renews=True)
 
 
 @click.command(
@@ -88,15 +89,16 @@ def spatial(paths: Sequence[Path], within: int | None) -> None:
 
     Neither the network nor the slide's pixels are needed. cells.csv gets the columns; exports that
     were made are made again. With several classes also the distance to the nearest cell of each.
+    Of a folder summary.csv and report.html are made anew.
     """
     from cellseg.run import change
 
-    def measure(path: Path) -> None:
-        result = change(path, on_notice=tell, spatial=True, within=within)
+    def measure(path: Path, told: Callable[[Notice], None]) -> None:
+        result = change(path, on_notice=told, spatial=True, within=within)
         for name, median in result.run["spatial"]["medians"].items():
             say(f"{path.stem}: {name}: median {median:,.4g}")
 
-    _for_each(paths, measure)
+    _for_each(paths, measure, renews=True)
 
 
 @click.command(
@@ -137,7 +139,7 @@ def export(paths: Sequence[Path], names: tuple[str, ...]) -> None:
 
     check_exports(names)
 
-    def write_all(path: Path) -> None:
+    def write_all(path: Path, _: Callable[[Notice], None]) -> None:
         for name in dict.fromkeys(names):
             say(str(write(path, name)))
 
@@ -161,20 +163,57 @@ def studies_of(paths: Sequence[Path], image: object) -> list[Study]:
     return studies
 
 
-def _for_each(paths: Sequence[Path], work: Callable[[Path], None], image: object = None) -> None:
-    """Work on results, and on those of folders; PartialResultError where some of several fail."""
+def tell_of(path: Path, studies: Sequence[Study]) -> Callable[[Notice], None]:
+    """Prints notices, those of one result of several with its name."""
+    return lambda note: tell(Notice(f"{path.stem}: {note}", hint=note.hint) if studies else note)
+
+
+def renew(paths: Sequence[Path], studies: Sequence[Study]) -> None:
+    """Write the tables and pages of changed folders anew; of single results say which are old."""
+    from cellseg.cli._images import write_study_files
+    from cellseg.study.folder import SUMMARY, load_study, with_failures
+    from cellseg.study.images import RESULT as ENDING
+
+    folders = [path for path in paths if studies and path.suffix.lower() != ENDING]
+    for path in folders:
+        study = with_failures(load_study(path))
+        write_study_files(study, report=True)
+    for home in dict.fromkeys(path.parent for path in paths if path not in folders):
+        if (summary := home / SUMMARY).exists():
+            again = shlex.join(["cellseg", "report", str(home)])
+            tell(f"{summary} is not made anew: {again} does so")
+
+
+def refuse(failed: Iterable[str]) -> None:
+    """Say what failed of several results, and end with a PartialResultError."""
+    if lines := [f"cellseg: {line}" for line in failed]:
+        say("\n".join(lines), err=True)
+        raise PartialResultError(f"{len(lines)} of the results failed")
+
+
+def _for_each(
+    paths: Sequence[Path],
+    work: Callable[[Path, Callable[[Notice], None]], None],
+    image: object = None,
+    *,
+    renews: bool = False,
+) -> None:
+    """Work on results, and on those of folders; PartialResultError where some of several fail.
+
+    ``work`` gets a result and what prints its notices. ``renews``: see :func:`renew`.
+    """
     studies = studies_of(paths, image)
     failed = [line for study in studies for line in study.unread]
     for path in dict.fromkeys(one.path for study in studies for one in study.results) or paths:
         try:
-            work(path)
+            work(path, tell_of(path, studies))
         except CellsegError as error:
             if not studies:
                 raise
             failed.append(f"{path.stem}: {error}")
-    if failed:
-        say("\n".join(f"cellseg: {line}" for line in failed), err=True)
-        raise PartialResultError(f"{len(failed)} of the results failed")
+    if renews:
+        renew(paths, studies)
+    refuse(failed)
 
 
 @click.command(
@@ -246,5 +285,4 @@ def report(folder: Location, output: Path | None, parquet: bool, xlsx: Path | No
         if xlsx is not None:
             write_spreadsheet(study, xlsx)
             say(f"spreadsheet: {xlsx}", err=True)
-    if study.unread:
-        raise PartialResultError(f"{len(study.unread)} of the results could not be read")
+    refuse(study.unread)

@@ -298,6 +298,31 @@ def test_one_threshold_for_all_slides_of_a_study(cellseg, counted_once, tmp_path
     assert "made anew" not in cellseg("classify", results[0].path, *asked, ends=0)[2]
 
 
+def test_what_changes_classes_makes_the_files_of_a_study_anew(cellseg, counted_once, tmp_path):
+    for name in ("a", "b"):
+        shutil.copytree(counted_once, tmp_path / f"{name}.cellseg")
+        about = load_result(counted_once).run["image"] | {"path": f"/scans/{name}.tif"}
+        edit(tmp_path / f"{name}.cellseg", image=about)
+    cellseg("expand", tmp_path, "--by", "1", ends=0)
+    cellseg("report", tmp_path, "--parquet", ends=0)
+
+    def positive():
+        shares = pd.read_csv(tmp_path / "summary.csv")["positive_percent_area_um2"]
+        return shares[0]
+
+    cellseg("classify", tmp_path, "--measure", "cell_area_um2", "--threshold", "200", ends=0)
+    assert positive() == 0
+    _, _, said = cellseg("expand", tmp_path, "--by", "5", ends=0)
+    assert positive() > 0
+    assert "\na: outlines.png" in said, "each notice names its slide"
+    report, one = tmp_path / "report.html", tmp_path / "a.cellseg"
+    report.unlink()
+    cellseg("spatial", tmp_path, ends=0)
+    assert report.is_file()
+    for asked in (("spatial", one), ("expand", one, "--by", "2")):
+        assert f"summary.csv is not made anew: cellseg report {tmp_path} does" in cellseg(*asked)[2]
+
+
 def test_what_a_slide_of_a_study_lacks_is_left_out_and_said(
     cellseg, slide, counted_once, tmp_path, monkeypatch
 ):
