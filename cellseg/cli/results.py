@@ -171,13 +171,13 @@ def tell_of(path: Path, studies: Sequence[Study]) -> Callable[[Notice], None]:
 def renew(paths: Sequence[Path], studies: Sequence[Study]) -> None:
     """Write the tables and pages of changed folders anew; of single results say which are old."""
     from cellseg.cli._images import write_study_files
-    from cellseg.study.folder import SUMMARY, load_study, with_failures
+    from cellseg.study.folder import CELLS, SUMMARY, load_study, with_failures
     from cellseg.study.images import RESULT as ENDING
 
     folders = [path for path in paths if studies and path.suffix.lower() != ENDING]
     for path in folders:
         study = with_failures(load_study(path))
-        write_study_files(study, report=True)
+        write_study_files(study, report=True, parquet=(path / CELLS).exists())
     for home in dict.fromkeys(path.parent for path in paths if path not in folders):
         if (summary := home / SUMMARY).exists():
             again = shlex.join(["cellseg", "report", str(home)])

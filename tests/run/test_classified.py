@@ -308,6 +308,8 @@ def test_what_changes_classes_makes_the_files_of_a_study_anew(cellseg, counted_o
 
     def positive():
         shares = pd.read_csv(tmp_path / "summary.csv")["positive_percent_area_um2"]
+        together = pd.read_parquet(tmp_path / "cells.parquet")["class"] == "positive"
+        assert 100 * together.mean() == pytest.approx(shares.mean())
         return shares[0]
 
     cellseg("classify", tmp_path, "--measure", "cell_area_um2", "--threshold", "200", ends=0)
