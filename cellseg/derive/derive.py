@@ -288,7 +288,9 @@ class _Derivation:
             frame, regions = self.result.frame, self.result.regions()
             union = None if regions is None else regions.on(frame.height, frame.width).union
             cells = self.measured.load(("bbox_y1_px", "bbox_x1_px"))
-            cells = cells.assign(**{"class": self.classes})
+            # A threshold on top of the model's types leaves living cells living.
+            types = self.types if self.classification else self.classes
+            cells = cells.assign(**{"class": self.classes, "type": types})
             self.run["chamber"] = chamber.counted(cells, frame, counted_in=union)
             self.notes.append(Notice(self.run["chamber"]["said"]))
 

@@ -46,9 +46,9 @@ class Chamber(BaseModel):
     ) -> dict[str, Any]:
         """``chamber`` of ``run.json``: cells per mL with their interval, and the viability.
 
-        The table has ``class`` and the box of each cell, level-0 pixels; the frame has a pixel
-        size. Where cells were counted in regions alone, ``counted_in``, level-0 pixels, they are
-        told by centroid, so none is left out.
+        The table has ``class``, ``type`` (which says what lives) and the box of each cell, level-0
+        pixels; the frame has a pixel size. Where cells were counted in regions alone,
+        ``counted_in``, level-0 pixels, they are told by centroid, so none is left out.
         """
         is_out = (table["bbox_y1_px"] >= frame.height) | (table["bbox_x1_px"] >= frame.width)
         is_out &= counted_in is None
@@ -69,10 +69,11 @@ class Chamber(BaseModel):
             },
             "viability": None,
         }
-        living, dead = (int((classes == name).sum()) for name in (LIVING, DEAD))
+        types = table["type"][~is_out]
+        living, dead = (int((types == name).sum()) for name in (LIVING, DEAD))
         if living + dead:
             found["viability"] = living / (living + dead)
-        return {**found, "said": _told(found)}
+        return {**found, "said": _told(found, living / volume)}
 
 
 def poisson_interval(count: int) -> tuple[float, float]:
@@ -81,12 +82,12 @@ def poisson_interval(count: int) -> tuple[float, float]:
     return low, float(gammaincinv(count + 1, 0.975))
 
 
-def _told(found: dict[str, Any]) -> str:
+def _told(found: dict[str, Any], living: float) -> str:
     """One line for a lab book."""
     low, high = found["per_ml_interval"]
     said = f"counting chamber: {_power(found['per_ml'])} cells per mL"
     said += f" (95 %: {_power(low)} … {_power(high)})"
-    if (living := found["per_ml_per_class"].get(LIVING)) is not None:
+    if living:
         said += f", {_power(living)} of them living"
     if (viability := found["viability"]) is not None:
         said += f", viability {100 * viability:.1f} %"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from finished import IHC, changed, changed_file, counted, counted_folder, edit, request_for
+from finished import IHC, BySize, changed, changed_file, counted, counted_folder, edit, request_for
 from PIL import Image
 from scipy import ndimage
 from synthetic import (
@@ -25,6 +25,7 @@ from cellseg.export import export
 from cellseg.protocol import Marker, load_protocol
 from cellseg.result import load_result
 from cellseg.run import change, save
+from cellseg.table.chamber import Chamber
 
 RED = "intensity_mean_red"
 
@@ -244,6 +245,19 @@ def test_cells_classed_by_hand_are_in_no_index(folder):
     (scored,) = save(corrections).run["summary"]["labelling"]
     assert scored["index"] > 0.2
     assert scored["index_nearby"] == [scored["index"]] * 2
+
+
+def test_a_threshold_leaves_the_viability_of_a_chamber(slide, tmp_path):
+    path = Path(shutil.copy(slide, tmp_path / "square.tif"))
+    detector = BySize(40, ("living cell", "dead cell"))
+    before = load_result(counted_folder(path, IHC, detector, chamber=Chamber(depth_um=100)))
+    after = change(before.path, markers=one(0.1))
+    assert "living cell: positive" in after.run["class_names"]
+    names = ("viability", "said", "per_ml")
+    kept, told = ([run["chamber"][name] for name in names] for run in (before.run, after.run))
+    assert 0 < kept[0] < 1
+    assert kept == told
+    assert "living cell: positive" in after.run["chamber"]["per_ml_per_class"]
 
 
 def test_a_protocol_classifies(slide, tmp_path):

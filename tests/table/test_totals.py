@@ -88,7 +88,8 @@ def test_sentence_says_what_was_counted():
 
 def table(*cells):
     names = ["bbox_y0_px", "bbox_x0_px", "bbox_y1_px", "bbox_x1_px", "class"]
-    return pd.DataFrame([*cells], columns=names)
+    found = pd.DataFrame([*cells], columns=names)
+    return found.assign(type=found["class"])
 
 
 def test_a_square_millimetre_of_a_neubauer_chamber():
