@@ -30,8 +30,9 @@ without pixel size may be off by as much and still be counted well."""
 MANY_TIMES = 3.0
 """The most common cell with this many times the usual area is several, or none."""
 
-CLOSE, CLOSE_SHARE = 0.1, 0.15
-"""More cells than this share with a score so close to the threshold make a count depend on it."""
+CLOSE, CLOSE_PART, CLOSE_SHARE = 0.1, 0.25, 0.15
+"""More cells than this share with a score so close to the threshold make a count depend on it; of
+high thresholds, so close is this part of the scores above."""
 
 AT_LIMIT = 1.2
 """Areas up to this factor from a limit are at it."""
@@ -144,11 +145,12 @@ def unsure(scores: NDArray[np.float64], threshold: float) -> list[Notice]:
     Cells that a person drew have the score NaN.
     """
     known = scores[np.isfinite(scores)]
-    share = float((known < threshold + CLOSE).mean()) if len(known) >= FEWEST else 0.0
+    close = min(CLOSE, (1 - threshold) * CLOSE_PART)
+    share = float((known < threshold + close).mean()) if len(known) >= FEWEST else 0.0
     if share <= CLOSE_SHARE:
         return []
     said = (
-        f"{100 * share:.0f} % of what was counted has a score within {CLOSE:g} of the threshold "
+        f"{100 * share:.0f} % of what was counted has a score within {close:.2g} of the threshold "
         f"({threshold:g}): another threshold gives another count"
     )
     return [Notice(said, hint="score")]

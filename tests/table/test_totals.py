@@ -237,6 +237,9 @@ def test_many_scores_close_to_the_threshold_are_said():
     assert unsure(scores, 0.3) != []
     assert unsure(scores, 0.15) == []
     assert unsure(np.append(scores, np.nan), 0.3) == unsure(scores, 0.3)  # one drawn by a person
+    assert unsure(np.linspace(0.94, 0.99, 100), 0.9) == []
+    (line,) = unsure(np.linspace(0.9, 0.99, 100), 0.9)
+    assert "28 % of what was counted has a score within 0.025 of the threshold (0.9)" in line
     assert unsure(scores[:20], 0.3) != []
     assert unsure(scores[:19], 0.3) == []
 
