@@ -106,11 +106,17 @@ def measurement(name: str, dtypes: Mapping[str, str]) -> str:
     # What someone most probably looks for comes first, and a person can read the line.
     numbers.sort(key=lambda column: not column.endswith("_od_mean") and "_mean_" not in column)
     why = "holds no measured numbers" if name in dtypes else "is no measurement of this result"
+    part = name.partition("_")[0]
+    if part in ("cell", "cytoplasm") and not any(one.startswith(f"{part}_") for one in numbers):
+        said = f"{name!r} {why}: what begins with {part}_ is measured after cellseg expand"
+        raise SettingsError(said, hint="expand")
     known = {column.lower(): column for column in numbers}
     close = get_close_matches(name.lower(), known, 1, NEAR_MISS)
     if near := close or [column for column in known if name.lower() in column]:
         raise SettingsError(f"{name!r} {why}; is {known[near[0]]} meant?")
-    more = "; DAB is measured by the protocol ihc" if "dab" in name.lower() else ""
+    more = ""
+    if "dab" in name.lower() and not any("dab_od" in column for column in numbers):
+        more = "; DAB is measured by the protocol ihc"
     there = ", ".join(numbers[:MOST_NAMED]) + ", …" * (len(numbers) > MOST_NAMED)
     raise SettingsError(f"{name!r} {why}{more}; there are: {there}")
 

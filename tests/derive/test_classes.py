@@ -48,6 +48,12 @@ def test_a_measurement_that_is_not_there_is_named_with_those_that_are():
     assert str(caught.value).endswith(f"{', '.join([*many][:8])}, …")
     with pytest.raises(SettingsError, match="is dab_od_mean meant"):
         measurement("DAB_od_mean", columns)
+    for name in ("cell_dab_od_mean", "cytoplasm_dab_od_mean"):
+        with pytest.raises(SettingsError, match="is measured after cellseg expand") as caught:
+            measurement(name, columns)
+        assert caught.value.hint == "expand"
+    with pytest.raises(SettingsError, match="is no measurement of this result; there are: "):
+        measurement(name, columns | {"cytoplasm_area_px": "float64"})
     with pytest.raises(SettingsError, match="no measured numbers"):
         measurement("class", columns)
 

@@ -275,8 +275,8 @@ def test_a_finished_count_refuses_what_is_not_measured_and_keeps_its_classes(sli
     )
     folder = counted_folder(path, IHC, markers=(brown,))
     before = (folder / "cells.csv").read_bytes()
-    for wrong, said in ((foo, "there are: "), (cells, "is dab_od_mean meant")):
-        with pytest.raises(SettingsError, match=f"is no measurement of this result; {said}"):
+    for wrong, said in ((foo, "; there are: "), (cells, ": what begins with cell_")):
+        with pytest.raises(SettingsError, match=f"is no measurement of this result{said}"):
             counted_folder(path, IHC, markers=(wrong,))
     assert (folder / "cells.csv").read_bytes() == before
     with pytest.raises(SettingsError, match="no channel 'tubulin'"):
