@@ -102,7 +102,7 @@ def _limits(text: str) -> Literal["auto"] | tuple[float, ...]:
     if text == "auto":
         return "auto"
     found = tuple(float(part) for part in text.split(","))
-    if len(found) not in (1, 3):
+    if len(found) not in (1, 3) or not all(map(math.isfinite, found)):
         raise ValueError(found)
     return found
 

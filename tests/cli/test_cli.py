@@ -225,6 +225,7 @@ def test_help_has_examples_a_line_each(cellseg, command):
         ("count", "--channel", ("DAPI",), "red"),
         ("count", "--min-area=1e5", ("--max-area=40",), "no area is above 1e+05 and below 40"),
         ("info", "--z", ("3", "top"), ""),
+        ("count", "--threshold", ("0,2", "nan", "1e400"), ": expected a number, three with commas"),
         *(
             ("count", option, ("0,25",), "'0,25' has a comma: write decimals with a point")
             for option in ("--mpp", "--score", "--diameter", "--min-area")
