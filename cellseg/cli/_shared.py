@@ -297,7 +297,7 @@ _SHARED = {
         "--hotspot",
         type=TextParam("MM2|CELLS[:CLASS]", _spot),
         help="Also the place where most positive cells (or cells of CLASS) lie together: 0.5 for "
-        "0.5 mm², 500 for 500 cells.",
+        "0.5 mm², 500 for 500 cells. Fewer than 50 cells are written 30cells.",
     ),
     "times": click.option(
         "--t",

@@ -45,7 +45,8 @@ def find_hot_spot(
         tissue = result.frame.height * result.frame.width * (mpp / 1000) ** 2
     if asked.mm2 is not None and tissue is not None and asked.mm2 > tissue:
         raise SettingsError(
-            f"no hot spot: {asked.mm2:g} mm² are more than the tissue, which is {tissue:.3g} mm²",
+            f"no hot spot: {asked.mm2:g} mm² are more than the tissue, which is {tissue:.3g} mm²; "
+            "a number of cells may be written 30cells",
             hint="hotspot",
         )
     classes = table["class"].to_numpy(dtype=object)

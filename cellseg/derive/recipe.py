@@ -69,7 +69,8 @@ class Recipe(BaseModel):
         """Raise a SettingsError if there is no pixel size, and something cannot do without."""
         if self.hotspot is not None and self.hotspot.cells is None and mpp is None:
             raise SettingsError(
-                "without a pixel size a hot spot is a number of cells, not mm²", hint="hotspot,mpp"
+                "without a pixel size a hot spot is a number of cells, as 30cells, not mm²",
+                hint="hotspot,mpp",
             )
         if self.chamber is not None and mpp is None:
             raise SettingsError("cells per mL need the picture's pixel size", hint="mpp")

@@ -211,7 +211,7 @@ def test_what_cannot_be_is_said():
     places, hot = cells(number=300)
     with pytest.raises(SettingsError, match="500 cells are wanted, there are 300"):
         hottest(places, hot, HotSpot(cells=500), mpp=0.5)
-    with pytest.raises(SettingsError, match="without a pixel size"):
+    with pytest.raises(SettingsError, match=r"without a pixel size.* as 30cells"):
         Recipe(hotspot=HotSpot(mm2=0.5)).checked(frame_of(9, 9))
     for wrong in ({}, {"mm2": 1, "cells": 500}, {"mm2": 0}, {"mm2": float("nan")}, {"cells": 3}):
         with pytest.raises(ValidationError):
