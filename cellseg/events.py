@@ -68,7 +68,8 @@ class CountResult:
     """The end of a run: everything is written.
 
     ``result`` is as it lies in the result folder. ``uploaded`` is that folder's URL, None if the
-    output is on this machine. ``counted_before``: nothing was left to do.
+    output is on this machine. ``counted_before``: nothing was left to count. ``made_anew``: what
+    was asked for besides was derived.
     """
 
     image: Location
@@ -76,6 +77,7 @@ class CountResult:
     seconds: float
     uploaded: RemotePath | None = None
     counted_before: bool = False
+    made_anew: bool = False
 
     @property
     def folder(self) -> Path:

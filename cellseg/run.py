@@ -287,17 +287,19 @@ def _brought_up(
     earlier: CountResult, request: CountRequest, slide: Slide, protocol: CountProtocol
 ) -> Iterator[Event]:
     """A finished count, which gets what the request asks for beyond it."""
-    yield Notice("counted before with the same settings: nothing to do")
     folder, result, recipe = earlier.folder, earlier.result, request.recipe
     there, names = Recipe.of(result), ("expand", "cells_from", "hotspot", "chamber", "markers")
     asked = {name: getattr(recipe, name) for name in names}
     wanted = {n: value for n, value in asked.items() if value not in (None, (), getattr(there, n))}
     if recipe.spatial and not (there.spatial and there.within is None):
         wanted |= {"spatial": True, "within": None}
-    notices: list[Notice] = []
-    if wanted:
+    notices, before = list[Notice](), "counted before with the same settings"
+    if not wanted:
+        yield Notice(f"{before}: nothing to do")
+    else:
         now = there.model_copy(update=wanted)
         refuse_early(now, result.frame, result.columns_found, slide.channels, protocol)
+        yield Notice(f"{before}; what is asked for besides is made anew")
         tell, image = notices.append, request.image
         result = change(folder, image=image, on_notice=tell, is_lenient=True, **wanted)
     for name in (name for name in request.export if not result.has_export(name)):
@@ -305,7 +307,7 @@ def _brought_up(
     yield from notices
     if (corrected := corrected_path(folder)).is_dir():
         yield Notice(f"a corrected result lies beside it: {corrected}")
-    yield _earlier(request.image, folder) or earlier
+    yield replace(_earlier(request.image, folder) or earlier, made_anew=bool(wanted))
 
 
 def _tiles(recording: Recording) -> Iterator[Event]:

@@ -99,7 +99,7 @@ class FailedImage:
     error: CellsegError
     t: int | None = None
 
-    tiles_failed, counted_before = 0, False
+    tiles_failed, counted_before, made_anew = 0, False, False
 
     @property
     def name(self) -> str:
@@ -144,7 +144,9 @@ def count_images(
                     outcomes.append(failed)
     if len(outcomes) > 1 and all(outcome.counted_before for outcome in outcomes):
         images = f"all {len(outcomes):,} images were counted before with the same settings"
-        say(f"nothing to do: {images}", err=True)
+        anew = any(outcome.made_anew for outcome in outcomes)
+        besides = f"{images}; what was asked for besides was made anew"
+        say(besides if anew else f"nothing to do: {images}", err=True)
 
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:

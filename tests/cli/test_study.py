@@ -104,6 +104,11 @@ def test_an_unchanged_study_has_nothing_to_do(cellseg, tmp_path):
     _, _, err = cellseg(*args, ends=0)
     assert "nothing to do: all 2 images were counted before" in err
     assert (tmp_path / "summary.csv").stat().st_mtime_ns == before
+    _, _, err = cellseg(*args, "--expand", "2", ends=0)
+    assert "nothing to do" not in err
+    assert "  counted before with the same settings; what is asked for besides is made" in err
+    assert "all 2 images were counted before with the same settings; what was asked for bes" in err
+    assert "nothing to do: all 2" in cellseg(*args, "--expand", "2", ends=0)[2]
     discs(tmp_path / "c.tif", 7)
     _, _, err = cellseg(*args)
     assert "nothing to do: all" not in err
