@@ -260,6 +260,14 @@ def test_a_threshold_leaves_the_viability_of_a_chamber(slide, tmp_path):
     assert "living cell: positive" in after.run["chamber"]["per_ml_per_class"]
 
 
+def test_what_the_classes_are_by_is_not_taken_away(folder):
+    change(folder, spatial=True, markers=(Marker(measure="neighbours_30um", threshold=5),))
+    said = "the classes are by neighbours_30um, which this would take away: classify anew, or"
+    with pytest.raises(SettingsError, match=said) as told:
+        change(folder, spatial=True, within=50)
+    assert told.value.hint == "undo"
+
+
 def test_a_protocol_classifies(slide, tmp_path):
     path = shutil.copy(slide, tmp_path / "other.tif")
     protocol = IHC.changed(classify={"measure": "dab_od_mean", "threshold": "auto"})
