@@ -210,8 +210,12 @@ class _Derivation:
         dtypes = self.measured.dtypes | {column.name: column.dtype for column in self.added}
         for marker in self.recipe.markers:
             if marker in self.before.markers and marker.measure not in dtypes:
+                gone = [note for note in self.notes if note.hint == "image"]
                 said = f"the classes are by {marker.measure}, which this would take away"
-                raise SettingsError(f"{said}: classify anew, or take them back", hint="undo")
+                raise SettingsError(
+                    "; ".join([*gone, f"{said}: classify anew, or take them back"]),
+                    hint=",".join([*(note.hint for note in gone), "undo"]),
+                )
         markers = known_markers(self.recipe.markers, dtypes)
         wanted = {marker.measure for marker in markers}
         found = self.measured.load([name for name in dtypes if name in wanted - {*self.values}])

@@ -82,7 +82,7 @@ def expanded(
 
     write_labels(change.path(CELLS), blocks(), frame, token=result.token)
     if slide is None:
-        notes.append(Notice("without the slide, cells have areas alone", hint="image"))
+        notes.append(Notice("the slide is not there: cells have areas alone", hint="image"))
     if unread:
         notes.append(
             Notice(

@@ -58,6 +58,15 @@ def folder(tmp_path, counted):
     return copied(counted, tmp_path)
 
 
+def test_without_the_slide_the_classes_keep_what_they_are_by(folder):
+    change(folder, expand=3.0, markers=(Marker(measure="cytoplasm_dab_od_mean", threshold=0.1),))
+    (folder.parent / "rings.tif").unlink()
+    said = "^the slide is not there: .*; the classes are by cytoplasm_dab_od_mean, which this"
+    with pytest.raises(SettingsError, match=said) as told:
+        change(folder, expand=4.0)
+    assert told.value.hint == "image,undo"
+
+
 def test_areas_means_and_labels(folder):
     before = load_result(folder)
     old_table, lines = before.table.load(), before.file("cells.csv").read_text().splitlines()
@@ -150,7 +159,7 @@ def test_without_the_slide_areas_alone(folder):
     result, notes = changed(folder, expand=5)
     areas = [f"{part}_area_{unit}" for part in ("cell", "cytoplasm") for unit in ("px", "um2")]
     assert result.run["expansion"]["columns"] == areas
-    assert "areas alone" in notes[0]
+    assert "the slide is not there: cells have areas alone" in notes[0]
 
 
 def write_channels(path, *planes, name):
