@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from copy import copy
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -41,14 +40,8 @@ from cellseg.network.inference import NetworkOutput, Wanted
 from cellseg.network.roi_heads import MOSTLY, CellRoIHeads, QualityHead, TypeHead, ignored_share
 from cellseg.network.timer import Lap, no_lap
 
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingLimits:
-    """Samples per image (boxes) and per batch (masks) that carry a loss."""
-
-    proposals: int = 500
-    box_samples: int = 96
-    mask_samples: int = 32
+PROPOSALS, BOX_SAMPLES, MASK_SAMPLES = 500, 96, 32
+"""Proposals and boxes of an image, and masks of a batch, that carry a loss in training."""
 
 
 class UnscaledTransform(GeneralizedRCNNTransform):  # type: ignore[misc]
@@ -119,7 +112,6 @@ def build_maskrcnn(
     *,
     frozen_norm: bool = True,
     architecture: Architecture | None = None,
-    training: TrainingLimits | None = None,
 ) -> GeneralizedRCNN:
     """Build the network with random weights, in training mode; torchvision's where none is given.
 
@@ -127,7 +119,7 @@ def build_maskrcnn(
     background. The norm is ``FrozenBatchNorm2d`` (right with COCO weights and for counting) or a
     trainable ``BatchNorm2d`` (right from scratch). Both hold the same four arrays a layer.
     """
-    training, wanted = training or TrainingLimits(), architecture or Architecture()
+    wanted = architecture or Architecture()
     norm: type[nn.Module] = FrozenBatchNorm2d if frozen_norm else nn.BatchNorm2d
     levels, channels = ["0", "1", "2", "3"], wanted.pyramid
     anchors = ExactAnchors(
@@ -141,8 +133,8 @@ def build_maskrcnn(
         bg_iou_thresh=0.3,
         batch_size_per_image=256,
         positive_fraction=0.5,
-        pre_nms_top_n={"training": 2 * training.proposals, "testing": 1000},
-        post_nms_top_n={"training": training.proposals, "testing": 1000},
+        pre_nms_top_n={"training": 2 * PROPOSALS, "testing": 1000},
+        post_nms_top_n={"training": PROPOSALS, "testing": 1000},
         nms_thresh=0.7,
     )
     heads = CellRoIHeads(
@@ -151,7 +143,7 @@ def build_maskrcnn(
         FastRCNNPredictor(wanted.box, num_classes + 1),
         0.5,  # IoU of objects
         0.5,  # and of background
-        training.box_samples,
+        BOX_SAMPLES,
         0.25,  # of them objects
         None,  # weights of the box regression
         0.05,  # score
@@ -160,7 +152,7 @@ def build_maskrcnn(
         MultiScaleRoIAlign(levels, 14, 1),
         MaskRCNNHeads(channels, (wanted.mask,) * 4, 1),
         MaskRCNNPredictor(wanted.mask, wanted.mask, num_classes + 1),
-        mask_samples=training.mask_samples,
+        mask_samples=MASK_SAMPLES,
     )
     if wanted.types:
         heads.type_head = TypeHead(channels, wanted.types)

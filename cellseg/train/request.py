@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 from cellseg.errors import Notice, SettingsError
-from cellseg.network.maskrcnn import TrainingLimits
 from cellseg.network.modelfile import ModelCard
 from cellseg.train.validate import Validation
 
@@ -46,8 +45,6 @@ class TrainRequest:
     seed: int = 0
     """Of all that is drawn: crops and their changes, new arrays, what a step learns from. As many
     threads on the same device give the same weights."""
-
-    limits: TrainingLimits | None = None  # Bounds on the cost of a step.
 
     def __post_init__(self) -> None:
         if not self.data:

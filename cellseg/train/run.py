@@ -162,7 +162,6 @@ def _network(arrays: dict[str, Tensor], request: TrainRequest, classes: int) -> 
         classes,
         frozen_norm=request.init not in FRESH,
         architecture=Architecture.of(arrays) if arrays else SMALL,
-        training=request.limits,
     )
     if arrays:
         own = {k: v for k, v in model.state_dict().items() if k.startswith(HEAD_KEYS)}

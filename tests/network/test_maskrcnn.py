@@ -13,12 +13,12 @@ from torchvision.models.detection import maskrcnn_resnet50_fpn
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from cellseg.errors import WeightsError
-from cellseg.network import backbones, roi_heads
+from cellseg.network import backbones, maskrcnn, roi_heads
 from cellseg.network.architecture import BACKBONES, DOUBT, LITE0_EPS, SMALL, Architecture, Limits
 from cellseg.network.backbones import load_imagenet, with_pyramid
 from cellseg.network.detect import fine_masks, to_detections
 from cellseg.network.inference import NetworkOutput, Wanted
-from cellseg.network.maskrcnn import TrainingLimits, build_maskrcnn, find_in
+from cellseg.network.maskrcnn import build_maskrcnn, find_in
 from cellseg.network.modelfile import ModelCard
 from cellseg.network.roi_heads import SparsePool
 from cellseg.network.weights import load_model, read_model, save_model
@@ -115,12 +115,18 @@ def test_another_file_in_the_package_is_refused(monkeypatch, tmp_path):
         load_imagenet(nn.Identity())
 
 
+def limit(monkeypatch, **values):
+    """Let fewer samples carry a loss."""
+    for name, value in values.items():
+        monkeypatch.setattr(maskrcnn, name.upper(), value)
+
+
 @pytest.mark.parametrize("chosen", [Architecture(mask=16, box=64), SMALL], ids=lambda a: a.backbone)
-def test_ignored_regions_and_boxes_alone_teach_what_they_can(chosen):
+def test_ignored_regions_and_boxes_alone_teach_what_they_can(monkeypatch, chosen):
     """Nothing is learned from an ignored region, and no outline from a box."""
     torch.manual_seed(0)
-    limits = TrainingLimits(proposals=40, box_samples=32, mask_samples=8)
-    model = build_maskrcnn(1, architecture=chosen, training=limits).train()
+    limit(monkeypatch, proposals=40, box_samples=32, mask_samples=8)
+    model = build_maskrcnn(1, architecture=chosen).train()
     images = [torch.rand(3, 96, 96)]
     masks = torch.zeros(1, 96, 96, dtype=torch.uint8)
     masks[0, 10:40, 10:40] = 1
@@ -344,9 +350,9 @@ def test_a_fine_mask_takes_the_place_of_its_own_box():
     assert found.boxes[1].tolist() == pytest.approx([40, 40, 68, 96], abs=1)
 
 
-def test_mask_samples_bound_the_training(request):
-    limits = TrainingLimits(proposals=60, box_samples=32, mask_samples=4)
-    model = build_maskrcnn(1, training=limits).train()
+def test_mask_samples_bound_the_training(monkeypatch, request):
+    limit(monkeypatch, proposals=60, box_samples=32, mask_samples=4)
+    model = build_maskrcnn(1).train()
     seen = spied(model.roi_heads, request)
     places = [(y, x) for y in (4, 26, 48) for x in (4, 26, 48, 70)]
     masks = torch.zeros((len(places), 96, 96), dtype=torch.uint8)

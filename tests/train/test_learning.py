@@ -9,7 +9,7 @@ from train.annotated import write_coco
 
 import cellseg
 from cellseg.judge.evaluate import EvaluateRequest, Evaluation, evaluate
-from cellseg.network.maskrcnn import TrainingLimits
+from cellseg.network import maskrcnn
 from cellseg.train.run import TrainRequest, train
 
 CLASSES = ("lymphocyte", "fibroblast")
@@ -47,13 +47,15 @@ def learnt(tmp_path_factory):
     folder = tmp_path_factory.mktemp("learning")
     fields = [field(number) for number in range(1, 5)]
     data = write_coco(folder, fields, CLASSES, mpp=0.4, modality="histology")
-    done = train(
-        TrainRequest(
-            data=(data,), validation=data, output=folder / "out", init="default", steps=220,
-            batch=2, crop_px=160, device="cpu", workers=0, validations=2, seed=3,
-            limits=TrainingLimits(proposals=200, box_samples=64, mask_samples=16),
-        )
+    request = TrainRequest(
+        data=(data,), validation=data, output=folder / "out", init="default", steps=220,
+        batch=2, crop_px=160, device="cpu", workers=0, validations=2, seed=3,
     )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(maskrcnn, "PROPOSALS", 200)
+        patch.setattr(maskrcnn, "BOX_SAMPLES", 64)
+        patch.setattr(maskrcnn, "MASK_SAMPLES", 16)
+        done = train(request)
     return folder, data, done
 
 

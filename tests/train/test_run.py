@@ -15,10 +15,11 @@ from cellseg.cli.train import train as command
 from cellseg.counting.plan import make_plan
 from cellseg.counting.request import CountRequest
 from cellseg.errors import InputError, Notice, SettingsError, WeightsError
+from cellseg.network import maskrcnn
 from cellseg.network.architecture import SMALL as SMALL_NETWORK
 from cellseg.network.detect import load_detector
 from cellseg.network.detector import DetectorInfo, Sizes
-from cellseg.network.maskrcnn import TrainingLimits, build_maskrcnn
+from cellseg.network.maskrcnn import build_maskrcnn
 from cellseg.network.modelfile import ModelCard, read_arrays
 from cellseg.network.weights import load_model, read_model, save_model
 from cellseg.protocol import load_protocol
@@ -29,7 +30,13 @@ from cellseg.train.prepare import network_mpp, prepare
 from cellseg.train.run import Progress, TrainRequest, Validated, train
 from cellseg.train.validate import Validation
 
-SMALL = TrainingLimits(proposals=30, box_samples=16, mask_samples=4)
+
+@pytest.fixture(autouse=True)
+def quick_steps(monkeypatch):
+    """Few samples carry a loss."""
+    monkeypatch.setattr(maskrcnn, "PROPOSALS", 30)
+    monkeypatch.setattr(maskrcnn, "BOX_SAMPLES", 16)
+    monkeypatch.setattr(maskrcnn, "MASK_SAMPLES", 4)
 
 
 def project(folder, *, images=3, classes=("round", "square"), **about):
@@ -52,7 +59,7 @@ def small(path, output, **changed):
     return TrainRequest(
         **{
             "data": (path,), "output": output, "init": "none", "steps": 3, "batch": 1,
-            "crop_px": 64, "device": "cpu", "workers": 0, "validations": 1, "limits": SMALL,
+            "crop_px": 64, "device": "cpu", "workers": 0, "validations": 1,
             **changed,
         }
     )  # fmt: skip
