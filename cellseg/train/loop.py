@@ -136,7 +136,10 @@ class Trainer:
         self.memory_format = torch.contiguous_format if slower else torch.channels_last
         model.to(memory_format=self.memory_format)
         self.warmup_share = WARMUP_SHARE if fresh else 0.0
-        self.dense = dense_head(model.backbone.out_channels).to(self.device)
+        # (N, C, H/4, W/4) to four logits each: foreground, border, two offsets to the centre.
+        dense = nn.Conv2d(model.backbone.out_channels, 64, 3, padding=1)
+        last = nn.Conv2d(64, 4, 1)
+        self.dense = nn.Sequential(dense, nn.ReLU(inplace=True), last).to(self.device)
         backbone = [p for p in model.backbone.body.parameters() if p.requires_grad]
         known = {id(p) for p in backbone}
         heads = [p for p in model.parameters() if id(p) not in known and p.requires_grad]
@@ -297,13 +300,6 @@ class Trainer:
             if self.state.seconds - saved > 60 * CHECKPOINT_MINUTES:
                 self.save()
                 saved = self.state.seconds
-
-
-def dense_head(channels: int) -> nn.Module:
-    """(N, C, H/4, W/4) to four logits each: foreground, border, two offsets to the centre."""
-    return nn.Sequential(
-        nn.Conv2d(channels, 64, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(64, 4, 1)
-    )
 
 
 def dense_target(masks: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from cellseg.network.maskrcnn import build_maskrcnn
 from cellseg.network.modelfile import SHIPPED, ModelCard
 from cellseg.network.ranges import input_ranges
 from cellseg.network.weights import fill, network_of, read_model, save_model
-from cellseg.protocol import NO_TYPES, ClassRule, CountProtocol
+from cellseg.protocol import NO_TYPES, CountProtocol
 from cellseg.result import Result, load_result
 from cellseg.train.crops import MIN_AREA_PX
 from cellseg.train.heads import is_head, learn, seen, views_of
@@ -142,7 +142,7 @@ def teach(
         raise SettingsError("one window is done: nothing can be judged by it, correct another one")
     if not cells:
         raise SettingsError("no cell is outlined in the windows that are done: nothing to learn")
-    rules = _without_scores(protocol)
+    rules = protocol.rules_without("score")
     everything = protocol.changed(score=LOWEST_SCORE, classes=rules, cell_types=NO_TYPES)
     torch_of = partial(detector_of, classes=card.classes, device=torch.device("cpu"))
     with torch.random.fork_rng([]):
@@ -214,12 +214,6 @@ def _protocol_of(result: Result) -> CountProtocol:
     return CountProtocol.model_validate({k: v for k, v in said.items() if v is not None})
 
 
-def _without_scores(protocol: CountProtocol) -> dict[str, ClassRule]:
-    """Its classes, counted from the protocol's own score on."""
-    rules = protocol.classes.items()
-    return {name: rule.model_copy(update={"score": None}) for name, rule in rules}
-
-
 def _card(card: ModelCard, result: Result, lessons: Sequence[Lesson], told: Taught) -> ModelCard:
     """Its protocol has the result's scale, the taught score, and room for the outlined cells."""
     protocol = _protocol_of(result)
@@ -230,7 +224,7 @@ def _card(card: ModelCard, result: Result, lessons: Sequence[Lesson], told: Taug
     carried = protocol.changed(
         mpp=pixel,
         score=told.score,
-        classes=_without_scores(protocol),
+        classes=protocol.rules_without("score"),
         min_area_um2=min(protocol.min_area_um2, min(areas) * pixel**2 / 2),
         max_area_um2=max(protocol.max_area_um2, max(areas) * pixel**2 * 2),
         largest_cell_um=max(protocol.largest_cell_um, 1.2 * longest * pixel),
