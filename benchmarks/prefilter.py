@@ -21,6 +21,7 @@ from tissue_training.data import Material, Texture, load_material
 from tissue_training.scenes import Scene, compose
 
 from cellseg.geometry import Box
+from cellseg.network import tissue
 from cellseg.network.tissue import (
     FINE_FACTOR,
     OVERVIEW_STEP,
@@ -84,9 +85,9 @@ def score(mask: TissueMask, centres: np.ndarray, occupied: np.ndarray, tile: int
 
 
 def run_finder(finder: TissueFinder, fine: np.ndarray, light: str) -> TissueMask:
-    """The network alone: images too small to be filtered are filtered all the same."""
+    """The network alone."""
     extent = (fine.shape[0] * STEP, fine.shape[1] * STEP)
-    return finder.find(overview_features(fine, light), extent=extent, small_side_px=0)
+    return finder.find(overview_features(fine, light), extent=extent)
 
 
 def on_field(finder: TissueFinder, field: Texture, tile: int) -> Tally:
@@ -169,6 +170,7 @@ def main(
 ) -> None:
     """Measure the shipped prefilter on held-out images in DATA_DIR."""
     torch.set_num_threads(1)
+    tissue.SMALL_SIDE_PX = 0  # images too small to be filtered are filtered all the same
     finder = TissueFinder(weights)
     tallies: dict[tuple[str, str], Tally] = defaultdict(Tally)
     for field in fields_of(data_dir):

@@ -263,25 +263,22 @@ class TissueFinder:
         self,
         features: NDArray[np.float32] | Strips,
         *,
-        extent: tuple[int, int] | None = None,
+        extent: tuple[int, int],
         step: float = float(OVERVIEW_STEP),
-        small_side_px: int = SMALL_SIDE_PX,
     ) -> TissueMask:
         """Find the tissue of a slide, from what :func:`overview_features` gives, (H, W, 7).
 
-        ``step`` is in lattice pixels per overview pixel; ``extent`` is the slide's size in lattice
-        pixels, the overview's times ``step`` by default.
+        ``step`` is in lattice pixels per overview pixel; ``extent`` is the slide's height and
+        width in lattice pixels.
         """
         chance = self.probabilities(features)
         is_dark = features[np.zeros(1, np.int64)][0, 0, 6] > 0.5
         tissue = chance >= self.tissue_threshold
         threshold = self.search_thresholds["fluorescence" if is_dark else "transmitted"]
-        if min(chance.shape) < small_side_px:
+        if min(chance.shape) < SMALL_SIDE_PX:
             search = np.ones(chance.shape, dtype=bool)
         else:
             search = _grown(chance >= threshold, DILATION_PX)
-        if extent is None:
-            extent = (round(chance.shape[0] * step), round(chance.shape[1] * step))
         return TissueMask(tissue, search | tissue, step, extent)
 
 

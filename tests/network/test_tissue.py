@@ -20,6 +20,10 @@ def finder():
     return TissueFinder()
 
 
+def _found(finder, features):
+    return finder.find(features, extent=(16 * features.shape[0], 16 * features.shape[1]))
+
+
 def _mask(search, extent, step=16.0):
     array = np.array(search, dtype=bool)
     return TissueMask(array, array, step, extent)
@@ -101,7 +105,7 @@ def _with_tissue(side):
 
 
 def test_glass_is_skipped_and_tissue_kept(finder):
-    mask = finder.find(overview_features(_with_tissue(512), "transmitted"))
+    mask = _found(finder, overview_features(_with_tissue(512), "transmitted"))
     assert mask.search[16:48, 16:48].all()
     assert mask.tissue[20:44, 20:44].mean() > 0.95
     assert not mask.search[64:, 64:].any()
@@ -114,7 +118,7 @@ def test_glass_is_skipped_and_tissue_kept(finder):
 def test_a_pen_stroke_is_background_but_for_its_edges(finder, ink):
     fine = _glass(512)
     fine[160:360] = ink
-    mask = finder.find(overview_features(fine, "transmitted"))
+    mask = _found(finder, overview_features(fine, "transmitted"))
     assert not mask.search[58:72].any()
     assert not mask.search[:25].any()
     assert not mask.search[105:].any()
@@ -127,22 +131,23 @@ def test_lone_nuclei_in_fluorescence_are_kept(finder):
     places = [(100, 100), (300, 420), (444, 60)]
     for y, x in places:
         fine[y : y + 4, x : x + 4] += 0.4
-    mask = finder.find(overview_features(np.repeat(fine, 3, axis=2), "fluorescence"))
+    mask = _found(finder, overview_features(np.repeat(fine, 3, axis=2), "fluorescence"))
     assert all(mask.search[y // 4, x // 4] for y, x in places)
     assert mask.search.mean() < 0.2
 
 
-def test_small_fields_are_searched_whole(finder):
+def test_small_fields_are_searched_whole(finder, monkeypatch):
     features = overview_features(_glass(64), "transmitted")
-    assert finder.find(features).search.all()
-    assert not finder.find(features, small_side_px=0).search.all()
+    assert _found(finder, features).search.all()
+    monkeypatch.setattr(tissue, "SMALL_SIDE_PX", 0)
+    assert not _found(finder, features).search.all()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 70), (33, 9)])
 def test_any_size_works(finder, shape):
     fine = np.ones((4 * shape[0], 4 * shape[1], 3), dtype=np.float32)
     features = overview_features(fine, "transmitted")
-    assert finder.find(features).search.shape == shape
+    assert _found(finder, features).search.shape == shape
     assert np.isfinite(finder.probabilities(features)).all()
 
 
@@ -172,9 +177,9 @@ def test_each_light_has_its_own_threshold(finder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finder, "probabilities", lambda _: even)
         patch.setattr(finder, "search_thresholds", {"transmitted": 0.4, "fluorescence": 0.3})
-        assert not finder.find(features).search.any()
+        assert not _found(finder, features).search.any()
         features[..., 6] = 1.0
-        assert finder.find(features).search.all()
+        assert _found(finder, features).search.all()
 
 
 def test_damaged_weights_are_named(tmp_path, monkeypatch):
@@ -189,7 +194,8 @@ def test_damaged_weights_are_named(tmp_path, monkeypatch):
         TissueFinder()
 
 
-def test_no_cell_of_a_real_section_is_skipped(finder):
+def test_no_cell_of_a_real_section_is_skipped(finder, monkeypatch):
+    monkeypatch.setattr(tissue, "SMALL_SIDE_PX", 0)
     from skimage.data import immunohistochemistry
 
     from cellseg.stain.normalise import Normaliser
@@ -197,7 +203,7 @@ def test_no_cell_of_a_real_section_is_skipped(finder):
     image = immunohistochemistry()
     fine = Normaliser.fit(image, "transmitted").apply(image)
     small = fine.reshape(128, 4, 128, 4, 3).mean(axis=(1, 3))
-    mask = finder.find(overview_features(small, "transmitted"), small_side_px=0)
+    mask = _found(finder, overview_features(small, "transmitted"))
     assert mask.search.all()
 
 
@@ -253,6 +259,7 @@ def test_a_slide_read_in_strips_gives_what_the_whole_gives(finder, monkeypatch, 
     from cellseg.network.tissue import STRIP_ROWS, Strips
 
     monkeypatch.setattr(tissue, "BLOCK_PX", 32)
+    monkeypatch.setattr(tissue, "SMALL_SIDE_PX", 0)
     features = np.random.default_rng(height).random((height, 70, tissue.CHANNELS), dtype=np.float32)
     made: list[int] = []
 
@@ -260,8 +267,8 @@ def test_a_slide_read_in_strips_gives_what_the_whole_gives(finder, monkeypatch, 
         made.append(number)
         return features[number * STRIP_ROWS : (number + 1) * STRIP_ROWS]
 
-    got = finder.find(Strips(features.shape, strip), small_side_px=0)
-    expected = finder.find(features, small_side_px=0)
+    got = _found(finder, Strips(features.shape, strip))
+    expected = _found(finder, features)
     assert (got.tissue == expected.tissue).all()
     assert (got.search == expected.search).all()
     # The first is asked for the kind of light besides.
