@@ -16,7 +16,6 @@ from cellseg.annotations.masks import annotation
 from cellseg.derive.corrections.cells import instances_of
 from cellseg.derive.corrections.session import Corrections
 from cellseg.derive.derive import BY_HAND
-from cellseg.derive.recipe import Recipe
 from cellseg.errors import InputError, OutputError, SettingsError, writing
 from cellseg.geometry import Box, box_of
 from cellseg.result import Change, Result, ResultFolder, load_result
@@ -54,7 +53,8 @@ def write_corrected(
     classes: list[str] = [str(name) for name in result.section("found")["class_names"]]
     with corrections.saving(), ResultFolder.open(path, key=key) as out:
         if out.already_complete and not is_writable(path):
-            return _as_it_is(path, result)
+            said = "is read-only, and holds these corrections already"
+            raise OutputError(f"{path}: {said}; allow writing, or take another folder")
         for table, cells in corrections.batches():
             classes += [name for name in table["class"].unique() if name not in classes]
             found = {str(name): values.to_numpy() for name, values in table.items()}
@@ -62,15 +62,6 @@ def write_corrected(
             out.journal.add_cells(found, instances_of(cells, numbers))
         result.check_current()
         return out.finish(_findings(result, classes, edits), complete)
-
-
-def _as_it_is(path: Path, result: Result) -> Result:
-    """The same corrections, saved before, whose folder is read-only."""
-    there = load_result(path)
-    if Recipe.of(there) != Recipe.of(result):
-        said = "is read-only, and lacks what was changed in the automatic result since"
-        raise OutputError(f"{path}: {said}; allow writing, or take another folder")
-    return there
 
 
 def _findings(result: Result, classes: list[str], edits: list[dict[str, object]]) -> Findings:
