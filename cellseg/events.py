@@ -102,10 +102,11 @@ class CountResult:
     def as_dict(self) -> dict[str, object]:
         """The run's end ready for JSON; null where unknown."""
         summary, tiles = self.summary, self.result.section("tiles")
+        median = None if summary.area_um2 is None else summary.area_um2.median
         known = (
             str(self.image), str(self.uploaded or self.folder), summary.cells,
             summary.cells_per_class, summary.tissue_mm2, summary.density_per_mm2,
-            summary.median_area_um2, summary.as_dict()["regions"], tiles.get("all"),
+            median, summary.as_dict()["regions"], tiles.get("all"),
             tiles.get("skipped"), self.tiles_failed, round(self.seconds, 2), list(self.warnings),
         )  # fmt: skip
         return dict(zip(JSON_KEYS, known, strict=True))

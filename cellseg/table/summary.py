@@ -181,10 +181,6 @@ class Summary:
         return {name: count / tissue for name, count in self.cells_per_class.items()}
 
     @property
-    def median_area_um2(self) -> float | None:
-        return None if self.area_um2 is None else self.area_um2.median
-
-    @property
     def plural(self) -> str:
         return plural(self.object)
 

@@ -168,7 +168,7 @@ def test_the_filter_hides_cells_and_counts_the_rest(inspector):
     assert set(np.unique(coarse[coarse > 0])) <= set(left.tolist())
     totals, _ = inspector.totals()
     assert totals.cells == len(left)
-    assert totals.median_area_um2 == pytest.approx(np.median(areas[areas >= middle]))
+    assert totals.area_um2.median == pytest.approx(np.median(areas[areas >= middle]))
     hidden = int(np.flatnonzero(areas < middle)[0]) + 1
     assert inspector.click(centre(inspector, hidden)) == 0, "what is hidden cannot be picked"
     inspector.show_range(None)

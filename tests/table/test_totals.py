@@ -40,7 +40,7 @@ def test_totals():
     assert summary.area_px.quantiles == {5: 12, 25: 20, 50: 30, 75: 40, 95: 48}
     assert (summary.area_px.mean, summary.area_px.minimum, summary.area_px.maximum) == (30, 10, 50)
     assert summary.area_px.std == pytest.approx(np.sqrt(200))
-    assert summary.median_area_um2 == 30 * 0.25
+    assert summary.area_um2.median == 30 * 0.25
     assert summary.area_um2.std == pytest.approx(np.sqrt(200) * 0.25)
 
 
@@ -48,7 +48,7 @@ def test_no_cells():
     summary = summary_of(rows([]), tissue_mm2=2.0)
     assert summary.cells == 0
     assert summary.area_px is None
-    assert summary.median_area_um2 is None
+    assert summary.area_um2 is None
     assert summary.density_per_mm2 == 0
     assert summary_of(rows([]), tissue_mm2=0.0).density_per_mm2 is None
 
