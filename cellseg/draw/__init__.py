@@ -6,6 +6,6 @@ share. What a study or an evaluation shows lies in its own room, the colours of 
 """
 
 from cellseg.draw.outlines import borders
-from cellseg.draw.sheet import SCALE_KEY, parts_of, write_png
+from cellseg.draw.sheet import SCALE_KEY, parts_of
 
-__all__ = ["SCALE_KEY", "borders", "parts_of", "write_png"]
+__all__ = ["SCALE_KEY", "borders", "parts_of"]

@@ -9,14 +9,13 @@ from cellseg.result.change import Change, add_file, changing
 from cellseg.result.folder import ResultFolder
 from cellseg.result.labels import labels_at
 from cellseg.result.result import Ground, Result, load_result
-from cellseg.result.table import Table, class_codes, table_writer
+from cellseg.result.table import class_codes, table_writer
 
 __all__ = [
     "Change",
     "Ground",
     "Result",
     "ResultFolder",
-    "Table",
     "add_file",
     "changing",
     "class_codes",

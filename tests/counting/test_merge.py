@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from cellseg.counting.merge import MergeStats, SeamMerger, Settled
+from cellseg.counting.merge import SeamMerger, Settled
+from cellseg.counting.merge._cell import MergeStats
 from cellseg.counting.merge._masks import largest_piece
 from cellseg.geometry import Box, TileGrid, box_of
 from cellseg.instances import Instances

@@ -25,8 +25,9 @@ from ome_zarr.reader import Reader
 
 from cellseg.errors import InputError, OutputError
 from cellseg.instances import Instances
-from cellseg.result import Table, add_file, changing, load_result, publish, table_writer
+from cellseg.result import add_file, changing, load_result, publish, table_writer
 from cellseg.result.folder import Findings, ResultFolder
+from cellseg.result.table import Table
 from cellseg.table import Column
 
 GOLDEN = Path(__file__).parent / "golden" / "cells.csv"

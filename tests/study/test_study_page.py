@@ -12,7 +12,7 @@ from PIL import Image
 from study.made import made, marker, region
 from watched import watched
 
-from cellseg.draw import write_png
+from cellseg.draw.sheet import write_png
 from cellseg.errors import OutputError
 from cellseg.palette import as_hex, colours
 from cellseg.study.folder import (

@@ -29,7 +29,7 @@ What happens to a cell depends only on cells that it shares pixels with, and of 
 earlier ones, so each is handed out as soon as all tiles that see it are in and these are settled.
 """
 
-from cellseg.counting.merge._cell import MergeStats, Settled
+from cellseg.counting.merge._cell import Settled
 from cellseg.counting.merge._merger import SeamMerger
 
-__all__ = ["MergeStats", "SeamMerger", "Settled"]
+__all__ = ["SeamMerger", "Settled"]
