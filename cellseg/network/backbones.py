@@ -57,21 +57,19 @@ class _Lite0Block(nn.Sequential):
 
 
 class _Convolution(nn.Conv2d):
-    """With its own weights, or with given ones.
+    """With its own weight and bias, or with given ones.
 
     A depthwise one computes in float32 under autocast: on a CPU its backward pass is four times
     slower in bfloat16.
     """
 
-    def forward(
-        self, features: Tensor, weight: Tensor | None = None, bias: Tensor | None = None
-    ) -> Tensor:
-        given = (self.weight, self.bias) if weight is None else (weight, bias)
+    def forward(self, features: Tensor, *given: Tensor) -> Tensor:
+        weight, bias = given or (self.weight, self.bias)
         kind = features.device.type
         if self.groups == 1 or not torch.is_autocast_enabled(kind):
-            return cast(Tensor, self._conv_forward(features, *given))
+            return cast(Tensor, self._conv_forward(features, weight, bias))
         with torch.autocast(kind, enabled=False):
-            return cast(Tensor, self._conv_forward(features.float(), *given))
+            return cast(Tensor, self._conv_forward(features.float(), weight, bias))
 
 
 class _Normed(nn.Sequential):
