@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from nd2 import ND2File
 
 from cellseg.slide import _pixelsize as sizes
@@ -40,23 +38,18 @@ def _frames(path: Location, file: ND2File, series: int) -> Frames:
         frame = frame[..., ::-1] if "S" in size else frame
         return frame[c] if size.get("C", 1) > 1 else frame
 
-    side = file.voxel_size()
+    side, channels = file.voxel_size(), file.metadata.channels or ()
     return Frames(
         format="Nikon ND2",
         size=size,
         dtype=file.dtype,
-        names=[channel.channel.name for channel in file.metadata.channels or ()],
+        names=[channel.channel.name for channel in channels],
         # Where nothing was calibrated, Nikon writes 1 µm.
         pixel_size=sizes.judged(side.x, side.y, "ND2 calibration")
-        if _is_calibrated(file)
+        if channels and all(channels[0].volume.axesCalibrated[:2])
         else sizes.NO_SIZE,
         count=count,
         read=read,
         close=file.close,
         notes=("colour is taken as stored blue first",) if "S" in size else (),
     )
-
-
-def _is_calibrated(file: ND2File) -> bool:
-    channels: Any = file.metadata.channels or ()
-    return bool(channels) and all(channels[0].volume.axesCalibrated[:2])

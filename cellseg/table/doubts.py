@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter
 
 from cellseg.errors import Notice
@@ -111,7 +111,9 @@ def doubts(summary: Summary, cells: pd.DataFrame, expected: Expected) -> list[No
     sizes = [*_far(summary, areas, expected), *_at_limits(summary, areas, expected)]
     usual = expected.usual_px
     if not sizes and usual is not None:
-        times = _most_common(cells["area_px"]) / (math.pi / 4 * usual**2)
+        # Where areas lie densest, on a scale of ratios, to about a tenth.
+        steps, counts = np.unique(np.round(np.log2(cells["area_px"]) * _STEPS), return_counts=True)
+        times = float(2 ** (steps[counts.argmax()] / _STEPS)) / (math.pi / 4 * usual**2)
         if times > MANY_TIMES:
             said = (
                 f"the most common {summary.object} has {times:.1f} times the area of the model's "
@@ -131,12 +133,6 @@ def _specks(summary: Summary, cells: pd.DataFrame) -> Iterator[Notice]:
             "area: they may be debris or pieces; leave out the small ones"
         )
         yield Notice(said, hint="min_area")
-
-
-def _most_common(areas_px: ArrayLike) -> float:
-    """Where areas lie densest, on a scale of ratios, to about a tenth."""
-    steps, counts = np.unique(np.round(np.log2(areas_px) * _STEPS), return_counts=True)
-    return float(2 ** (steps[counts.argmax()] / _STEPS))
 
 
 def unsure(scores: NDArray[np.float64], threshold: float) -> list[Notice]:

@@ -191,7 +191,9 @@ class OverlapGraph:
                 earlier.append(other.result)
         result: tuple[Corners, Mask] | None = (cell.box, cell.mask)
         if earlier:
-            mask = _remaining(cell, earlier)
+            mask = cell.mask.copy()
+            for box, taken in earlier:
+                window(cell.box, mask, box)[...] &= ~window(box, taken, cell.box)
             left = int(np.count_nonzero(mask))
             if 2 * left < cell.area:
                 self.stats.half_lost += 1
@@ -203,11 +205,3 @@ class OverlapGraph:
         self.stats.stitched += cell.stitched
         self._settled.append(cell)
         self._end(cell, State.OWNED)
-
-
-def _remaining(cell: Cell, earlier: Iterable[tuple[Corners, Mask]]) -> Mask:
-    """What of a cell's mask nobody has."""
-    mask = cell.mask.copy()
-    for box, taken in earlier:
-        window(cell.box, mask, box)[...] &= ~window(box, taken, cell.box)
-    return mask

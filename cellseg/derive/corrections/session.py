@@ -122,8 +122,12 @@ class Corrections(CorrectedCells):
         cells = {label: self.cell(label) for label in labels}
         if len(cells) < 2:
             raise SettingsError("select at least two cells to merge")
-        refuse_apart([cell.box for cell in cells.values()])
-        frame = Box.around(cell.box for cell in cells.values())
+        boxes = [cell.box for cell in cells.values()]
+        for box in boxes:  # before anything between them is read
+            near = box.widened(GAP_PX + 1)
+            if not any(near.intersects(other) for other in boxes if other is not box):
+                raise SettingsError(f"cells that lie more than {GAP_PX} px apart cannot be merged")
+        frame = Box.around(boxes)
         now = self.pyramid.levels[0].read(frame)
         mask = joined([now == label for label in cells], now == 0)
         kept = max(cells, key=lambda label: (np.count_nonzero(cells[label].mask), -label))
@@ -283,14 +287,6 @@ def joined(masks: Sequence[Mask], free: Mask) -> Mask:
     if ndimage.label(whole, np.ones((3, 3)))[1] > 1:
         raise SettingsError(f"cells that lie more than {GAP_PX} px apart cannot be merged")
     return np.asarray(whole, np.bool_)
-
-
-def refuse_apart(boxes: Sequence[Box]) -> None:
-    """Refuse cells that lie far apart before anything between them is read."""
-    for box in boxes:
-        near = box.widened(GAP_PX + 1)
-        if not any(near.intersects(other) for other in boxes if other is not box):
-            raise SettingsError(f"cells that lie more than {GAP_PX} px apart cannot be merged")
 
 
 def _parts(found: NDArray[np.int64], mask: Mask) -> list[Mask]:
