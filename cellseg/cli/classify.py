@@ -93,7 +93,10 @@ def classify(
     for path in paths if is_one else [result.path for result in results]:
         told = tell_of(path, studies)
         result = change(path, image=image, on_notice=told, is_lenient=not is_one, **decided, **more)
-        done.append(_classes_json(result))
+        kept = ("cells_per_class", "corrected_per_class", "labelling")
+        found = {"image": result.image_name, **{name: result.run["summary"][name] for name in kept}}
+        taught = {"taught": learned} if (learned := result.section("taught")) else {}
+        done.append(json.dumps(found | taught, indent=2))
         if not as_json:
             say(str(result.summary) if is_one else f"{result.image_name}: {result.summary}")
     if as_json:
@@ -142,11 +145,3 @@ def _taught(
     if output is not None:
         write_classes(known, output)
     return known
-
-
-def _classes_json(result: Result) -> str:
-    kept = ("cells_per_class", "corrected_per_class", "labelling")
-    found = {name: result.run["summary"][name] for name in kept}
-    if taught := result.section("taught"):
-        found["taught"] = taught
-    return json.dumps({"image": result.image_name, **found}, indent=2)
