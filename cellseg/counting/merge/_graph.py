@@ -39,26 +39,21 @@ class OverlapGraph:
     def link(self, first: Cell, second: Cell) -> None:
         """Take note of two instances whose boxes meet."""
         gone = first.state is State.GONE or second.state is State.GONE
-        if gone and not self._may_absorb(first, second):
+        part, whole = (first, second) if first.part else (second, first)
+        meets_whole = part.part and not whole.part
+        # An undecided part goes, too, where the whole is suppressed already.
+        if gone and not (meets_whole and part.state is State.OPEN):
             return
         shared = shared_px(first.box, first.mask, second.box, second.mask)
         if not shared:
             return
-        if first.part != second.part:
-            part = first if first.part else second
-            if 2 * shared > part.area:
-                self.stats.parts_dropped += 1
-                self._end(part, State.GONE)
-                return
+        if meets_whole and 2 * shared > part.area:
+            self.stats.parts_dropped += 1
+            self._end(part, State.GONE)
+            return
         if not gone:
             first.edges.append((second, shared))
             second.edges.append((first, shared))
-
-    @staticmethod
-    def _may_absorb(first: Cell, second: Cell) -> bool:
-        """Whether an undecided part meets a whole, be it suppressed already."""
-        part, whole = (first, second) if first.part else (second, first)
-        return part.part and not whole.part and part.state is State.OPEN
 
     def settle(self, touched: Iterable[Cell]) -> list[Cell]:
         """Decide what can be decided now, beginning with ``touched``; the cells that are final."""
