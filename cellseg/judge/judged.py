@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from cellseg.annotations.compare import Compared, Overlaps, average_precision, match
@@ -116,6 +117,8 @@ def scores_of(images: Sequence[Judged], num_classes: int) -> Scores:
     tallies = [image.segmentation for image in images]
     pooled = Segmentation.pooled(tallies)
     masks = average_precision(images, num_classes)
+    kinds = ["panoptic_quality", "aji"]
+    means = pd.DataFrame([(one.panoptic_quality, one.aji) for one in tallies], columns=kinds).mean()
     pairs = [image.matches for image in images]
     found = [one.found_areas[one.found] for one in pairs]
     truth = [one.truth_areas[one.truth] for one in pairs]
@@ -130,9 +133,9 @@ def scores_of(images: Sequence[Judged], num_classes: int) -> Scores:
         ),
         accuracy=_by_iou(pooled.accuracy),
         panoptic_quality=pooled.panoptic_quality,
-        panoptic_quality_per_image=_mean([one.panoptic_quality for one in tallies]),
+        panoptic_quality_per_image=float(means["panoptic_quality"]),
         aji=pooled.aji,
-        aji_per_image=_mean([one.aji for one in tallies]),
+        aji_per_image=float(means["aji"]),
         mask_ap=masks.ap,
         mask_ap50=masks.ap50,
         mask_ap75=masks.ap75,
@@ -235,11 +238,6 @@ def ap_by_density(images: Sequence[Judged], num_classes: int) -> dict[str, tuple
 
 def _by_iou(values: NDArray[np.float64]) -> dict[float, float]:
     return dict(zip(IOUS, values.tolist(), strict=True))
-
-
-def _mean(values: list[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return float(np.mean(known)) if known else math.nan
 
 
 def fates(image: Judged) -> tuple[list[Fate | None], list[Fate | None]]:
