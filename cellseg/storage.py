@@ -115,12 +115,6 @@ class RemotePath:
         except Exception as error:
             raise InputError(f"{self}: {what} ({line_of(error)})") from error
 
-    def info(self) -> dict[str, Any]:
-        """What the storage says about it; InputError if there is nothing, or it refuses."""
-        with self.reached() as (fs, path):
-            found: dict[str, Any] = _behind(fs).info(path)
-            return found
-
     def _kind(self) -> str:
         """``file`` or ``directory``, empty if there is neither; a refusal is an error."""
         with self.reached() as (fs, path):
@@ -232,7 +226,8 @@ def file_size(place: Location) -> int:
     if parts := parts_of(place):
         return sum(file_size(file) for file in parts.values())
     if isinstance(place, RemotePath):
-        return int(place.info().get("size") or 0)
+        with place.reached() as (fs, path):
+            return int(_behind(fs).info(path).get("size") or 0)
     return 0 if place.is_dir() else place.stat().st_size
 
 

@@ -99,9 +99,6 @@ class _Handle:
         self._lock = threading.Lock()
         self.slide = openslide.OpenSlide(self._path)
 
-    def close(self) -> None:
-        self.slide.close()
-
     def read(self, level: int, box: Box) -> Pixels:
         """Pixels of a box of a level, on the slide's background, (h, w, 3)."""
         slide = self.slide
@@ -141,7 +138,7 @@ def open_content(path: Location, request: Request) -> Content:
         is_rgb=True,
         pixel_size=sizes.from_scale(mpp[1], mpp[0], ("µm", "µm"), "OpenSlide"),
         notes=planes.notes,
-        close=handle.close,
+        close=lambda: handle.slide.close(),
     )
 
 
