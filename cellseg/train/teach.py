@@ -135,7 +135,8 @@ def teach(
     end, output = time.monotonic() + 60 * minutes - SAVED_S, Path(output)
     opened = load_result(result)
     state, card, base = _model_of(opened, output)
-    protocol = _protocol_of(opened)
+    said = opened.section("protocol")
+    protocol = CountProtocol.model_validate({k: v for k, v in said.items() if v is not None})
     lessons = lessons_of(opened, learn_from, [*done], card.classes)
     cells = sum(len(one.image.masks) for one in lessons)
     if len(lessons) < 2:
@@ -175,7 +176,7 @@ def teach(
     more: dict[str, Any] = {"name": output.stem, "base_file": Path(base).name}
     if object is not None:
         more |= {"object": object} | ({"classes": (object,)} if len(card.classes) == 1 else {})
-    taught = _card(card, opened, lessons, told).model_copy(update=more)
+    taught = _card(card, opened.frame.lattice_mpp, protocol, lessons, told).model_copy(update=more)
     below = read_model(base)[0] if card.base else state
     heads = {
         name: value
@@ -209,15 +210,11 @@ def _model_of(result: Result, output: Path) -> tuple[dict[str, Tensor], ModelCar
     return state, card, base
 
 
-def _protocol_of(result: Result) -> CountProtocol:
-    said = result.section("protocol")
-    return CountProtocol.model_validate({k: v for k, v in said.items() if v is not None})
-
-
-def _card(card: ModelCard, result: Result, lessons: Sequence[Lesson], told: Taught) -> ModelCard:
+def _card(
+    card: ModelCard, mpp: float | None, protocol: CountProtocol, lessons: Sequence[Lesson],
+    told: Taught,
+) -> ModelCard:  # fmt: skip
     """Its protocol has the result's scale, the taught score, and room for the outlined cells."""
-    protocol = _protocol_of(result)
-    mpp = result.frame.mpp and result.frame.mpp * result.frame.downsample
     pixel, images = mpp or protocol.mpp, [one.image for one in lessons]
     areas = [np.count_nonzero(mask) * one.zoom**2 for one in images for mask in one.masks]
     longest = max(max(mask.shape) * one.zoom for one in images for mask in one.masks)
