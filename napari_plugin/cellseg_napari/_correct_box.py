@@ -96,8 +96,7 @@ class CorrectBox(Tab):
 
     def tell_edit(self, edit: Edit) -> None:
         self._list_classes()
-        count = len(self.corrections.edits)
-        self.state.setText(f"{edit}; {count} correction{'s' * (count != 1)} so far")
+        self.state.setText(f"{edit}; {counted(len(self.corrections.edits), 'correction')} so far")
 
     def tell_selection(self) -> None:
         said = ", ".join(str(label) for label in self.selected[:8])
