@@ -130,13 +130,12 @@ class SlideCount:
 
     def _earlier(self, journal: Journal) -> Iterator[TileFound]:
         """Tiles of an earlier run but for those that did not decode then, whole or in part."""
-        for entry in journal.tiles():
-            if not entry.info.get("damaged"):
-                tile = self.plan.grid.at(entry.row, entry.column)
-                limits = tuple(entry.info.get("limits", ()))
-                unlike = tuple(entry.info["unlike"])
-                units = unpacked_units(entry.info["quality"], tile.core)
-                yield TileFound(tile, entry.instances, limits, unlike, units=units)
+        for row, column, info, instances in journal.tiles():
+            if not info.get("damaged"):
+                tile = self.plan.grid.at(row, column)
+                limits, unlike = tuple(info.get("limits", ())), tuple(info["unlike"])
+                units = unpacked_units(info["quality"], tile.core)
+                yield TileFound(tile, instances, limits, unlike, units=units)
 
     def _step(self, found: TileFound, earlier: Journal | None = None) -> Step:
         self.tally.found(found)

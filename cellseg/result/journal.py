@@ -12,7 +12,6 @@ import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +49,6 @@ _OF_THIS_RUN = (
     " PRIMARY KEY (row, column, label)) WITHOUT ROWID",
 )
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class FinishedTile:
-    """A tile as :meth:`Journal.tile_done` kept it."""
-
-    row: int
-    column: int
-    info: dict[str, Any]
-    instances: Instances
 
 
 class Journal:
@@ -194,8 +183,11 @@ class Journal:
             for table, final in cells:
                 self._insert(table, final)
 
-    def tiles(self) -> Iterator[FinishedTile]:
-        """Every finished tile in the order of arrival, one in memory at a time."""
+    def tiles(self) -> Iterator[tuple[int, int, dict[str, Any], Instances]]:
+        """Every finished tile in the order of arrival, one in memory at a time.
+
+        Row, column, info and instances, as :meth:`tile_done` kept them.
+        """
         last = 0
         with output_errors(self.path, sqlite3.Error):
             # Not one long query: tiles are added meanwhile.
@@ -205,7 +197,7 @@ class Journal:
                 (last,),
             ).fetchone():
                 last, row, column, info, data = found
-                yield FinishedTile(row, column, json.loads(info), Instances.from_bytes(data))
+                yield row, column, json.loads(info), Instances.from_bytes(data)
 
     def add_cells(self, table: Columns, instances: Instances) -> None:
         """Keep cells that are final, in any order; instances lie on the slide's lattice.
