@@ -47,11 +47,8 @@ def open_content(path: Location, request: Request) -> Content:
     advice = "try to open it in the program that wrote it and save it again"
     with ExitStack() as files, reading(path, what, advice=advice):
         # Of a set of files only this one, until it is known where the others lie.
-        if isinstance(path, RemotePath):
-            file = files.enter_context(path.open())
-            tif = tifffile.TiffFile(file, name=path.name, _multifile=False)
-        else:
-            tif = tifffile.TiffFile(path, _multifile=False)
+        file = files.enter_context(path.open()) if isinstance(path, RemotePath) else path
+        tif = tifffile.TiffFile(file, name=path.name, _multifile=False)
         files.callback(tif.close)
         if not _is_stitched(tif):
             content = _content(path, tif, request, files)
