@@ -108,7 +108,7 @@ def measurement(name: str, dtypes: Mapping[str, str]) -> str:
     why = "holds no measured numbers" if name in dtypes else "is no measurement of this result"
     part = name.partition("_")[0]
     if part in ("cell", "cytoplasm") and not any(one.startswith(f"{part}_") for one in numbers):
-        said = f"{name!r} {why}: what begins with {part}_ is measured after cellseg expand"
+        said = f"{name!r} {why}: what begins with {part}_ is measured once nuclei were expanded"
         raise SettingsError(said, hint="expand")
     known = {column.lower(): column for column in numbers}
     close = get_close_matches(name.lower(), known, 1, NEAR_MISS)

@@ -49,7 +49,7 @@ def test_a_measurement_that_is_not_there_is_named_with_those_that_are():
     with pytest.raises(SettingsError, match="is dab_od_mean meant"):
         measurement("DAB_od_mean", columns)
     for name in ("cell_dab_od_mean", "cytoplasm_dab_od_mean"):
-        with pytest.raises(SettingsError, match="is measured after cellseg expand") as caught:
+        with pytest.raises(SettingsError, match="is measured once nuclei were expanded") as caught:
             measurement(name, columns)
         assert caught.value.hint == "expand"
     with pytest.raises(SettingsError, match="is no measurement of this result; there are: "):
