@@ -7,11 +7,13 @@ has a pixel for each unit of the lattice.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -54,7 +56,7 @@ def level_shapes(shape: tuple[int, int]) -> list[tuple[int, int]]:
 def write_labels(
     path: Path, blocks: Iterable[tuple[Box, NDArray[np.uint32]]], frame: Frame, *, token: str
 ) -> None:
-    """Write an image that comes in blocks, one a chunk and inside it; the rest is background.
+    """Write an image that comes in blocks, each inside one chunk; the rest is background.
 
     Blocks are places, lattice pixels, and their labels. ``path`` must not exist; ``token`` names
     the result that the image belongs to.
@@ -79,20 +81,23 @@ def write_labels(
     ]
     root.attrs.update(_attributes(frame, len(levels), token))
 
-    def write(block: tuple[Box, NDArray[np.uint32]]) -> tuple[int, int]:
+    written: defaultdict[tuple[int, int], Lock] = defaultdict(Lock)
+
+    def write(block: tuple[Box, NDArray[np.uint32]]) -> None:
         box, labels = block
-        levels[0][box.pixels] = labels
-        return box.y0 // CHUNK_PX, box.x0 // CHUNK_PX
+        with written[box.y0 // CHUNK_PX, box.x0 // CHUNK_PX]:
+            levels[0][box.pixels] = labels
 
     def halve(finer: Any, coarser: Any, place: tuple[int, int]) -> None:  # noqa: ANN401
         y, x = place[0] * CHUNK_PX, place[1] * CHUNK_PX
         block = finer[2 * y : 2 * (y + CHUNK_PX), 2 * x : 2 * (x + CHUNK_PX)]
         coarser[y : y + CHUNK_PX, x : x + CHUNK_PX] = np.asarray(block)[::2, ::2]
 
-    left, places = iter(blocks), set[tuple[int, int]]()
+    left = iter(blocks)
     with ThreadPoolExecutor(BLOCKS_AT_ONCE) as threads:
         while some := list(islice(left, BLOCKS_AT_ONCE)):
-            places.update(threads.map(write, some))
+            list(threads.map(write, some))
+        places = set(written)
         for finer, coarser in pairwise(levels):
             places = {(row // 2, column // 2) for row, column in places}
             list(threads.map(partial(halve, finer, coarser), sorted(places)))
