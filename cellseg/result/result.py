@@ -27,7 +27,7 @@ from cellseg.slide import Slide, open_slide
 from cellseg.slide.formats import has_ending, image_name, well_of
 from cellseg.slide.limits import MAX_SIDE_PX
 from cellseg.stain.normalise import Normaliser
-from cellseg.storage import Location, as_location, content_mark, is_there
+from cellseg.storage import Location, content_mark, is_there
 from cellseg.table import Column
 from cellseg.table.summary import Summary
 from cellseg.text import visible
@@ -227,18 +227,18 @@ class Result:
         path = self.file(name)
         return read_regions(path) if path.exists() else None
 
-    def find_slide(self) -> Location:
+    def find_slide(self) -> Path:
         """Where the slide is: as recorded, or as it lies to the folder when both were moved."""
+        # No URL is opened because a file says so.
         text = str(self.section("image").get("path", ""))
-        place, recorded = as_location(text), Path(text)
-        beside = self.path.absolute().parent
+        recorded, beside = Path(text), self.path.absolute().parent
         above = (beside, *beside.parents[:2])
         moved = [one.joinpath(*recorded.parts[-number:]) for number in (3, 2) for one in above]
-        for path in (place, beside / recorded, *moved, beside / recorded.name):
+        for path in (recorded, beside / recorded, *moved, beside / recorded.name):
             if recorded.name and is_there(path):
                 return path
         raise InputError(
-            f"{place}: the slide of {self.path.name} is not there any more", hint="image"
+            f"{text}: the slide of {self.path.name} is not there any more", hint="image"
         )
 
     @property

@@ -27,7 +27,6 @@ from cellseg.derive.corrections import PatchedPyramid
 from cellseg.errors import SettingsError, output_errors
 from cellseg.events import CountResult, Event, Started, TileDone
 from cellseg.network.detector import Detector
-from cellseg.storage import Location, as_location
 from cellseg_napari._opened import ROLE, drawn_in, in_sight, label_levels, opened_of
 from cellseg_napari._reader import DRAWN_KEY, SLIDE_KEY, add_layers, placed, read_result
 from cellseg_napari._words import FIELDS, VIEW, WHOLE
@@ -58,10 +57,10 @@ def request_of(
     """
     about: dict[str, Any] = {}
     if file is not None:
-        image: Location = file
+        image = file
     elif layer is not None:
         about = layer.metadata.get(SLIDE_KEY, {})
-        image = as_location(about["path"]) if about else file_of(layer) or _written(layer, output)
+        image = Path(about["path"]) if about else file_of(layer) or _written(layer, output)
         if image.name.endswith(WRITTEN):
             about = {"given": layer.metadata.get(PLACED_KEY)}
     else:

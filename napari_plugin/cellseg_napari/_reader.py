@@ -27,7 +27,6 @@ from cellseg.result.publish import WINDOWS
 from cellseg.slide import Slide, open_slide
 from cellseg.slide.formats import ENDINGS
 from cellseg.stain.quality import NAMES, UNIT_PX
-from cellseg.storage import Location
 from cellseg.text import visible
 from cellseg_napari._opened import KEY, ROLE, Opened, SlideSource, label_levels, opened_result
 from cellseg_napari._words import warn
@@ -130,7 +129,7 @@ def read_result(folder: Path) -> list[LayerData]:
     return [*layers, _masks(opened, opened.cells.pyramid, name=name, role="cells")]
 
 
-def read_slide(path: Location, **options: Any) -> list[LayerData]:  # noqa: ANN401
+def read_slide(path: Path, **options: Any) -> list[LayerData]:  # noqa: ANN401
     """The layers of a slide: one for RGB, otherwise one a channel. Reads one coarse level.
 
     ``options`` say how to open it (``mpp``, ``z``, ``t``, ``series``), as for

@@ -105,19 +105,6 @@ def test_slide_and_result_behind_urls(memory, slide, tmp_path, monkeypatch):
     assert np.array_equal(*(np.asarray(level) for level in labels))
 
 
-def test_a_slide_behind_a_url_is_found_again(memory, slide, tmp_path):
-    _, url, _ = slide
-    result = load_result(counted(request_for(url, output=tmp_path / "results"))[0].folder)
-    assert result.find_slide() == url
-    with result.slide() as found:
-        assert found.name == "discs"
-    memory.rm_file("/scans/discs.tif")
-    with pytest.raises(InputError, match=r"memory://scans/discs.tif: the slide of .* is not there"):
-        result.find_slide()
-    beside = Path(shutil.copy(slide[0], result.path.parent))
-    assert result.find_slide() == beside
-
-
 def test_counted_before_nothing_is_done_and_an_export_uploaded_alone(memory, there, tmp_path):
     request = replace(there, prefilter=True)
     first, _ = counted(request)
