@@ -17,7 +17,7 @@ from cellseg.errors import InputError, OutputError, RegionError, SettingsError
 from cellseg.result import load_result
 from cellseg.result.upload import MARK, RemoteResult
 from cellseg.slide import open_slide
-from cellseg.storage import RemotePath, as_location, fingerprint
+from cellseg.storage import RemotePath, as_location, file_size, fingerprint
 from cellseg.text import scrubbed
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -352,7 +352,7 @@ def test_a_server_that_is_out_of_order_is_no_missing_file(memory, monkeypatch):
         raise FileNotFoundError(path) from AnswerError()
 
     monkeypatch.setattr(type(memory), "info", refused)
-    for look in (RemotePath.exists, RemotePath.info):
+    for look in (RemotePath.exists, file_size):
         with pytest.raises(InputError, match="the server answers 503"):
             look(RemotePath("memory://scans/a.tif"))
     AnswerError.status = 403
