@@ -28,7 +28,8 @@ def shown(shown):
 def found(shown):
     """Its box, once windows were found."""
     shown.windows.find()
-    assert pump(lambda: shown.windows.windows, 60)
+    free = shown.windows.buttons["Find windows"].isEnabled
+    assert pump(lambda: shown.windows.windows and free(), 60)
     return shown.windows
 
 
@@ -56,7 +57,8 @@ def corrected(window, counted_once, tmp_path, monkeypatch):
     found = shown.inspector.opened
     found.corrections.delete((np.flatnonzero(found.column("score") < 0.8) + 1).tolist())
     shown.windows.find()
-    assert pump(lambda: len(shown.windows.windows) == 2, 60)
+    free = shown.windows.buttons["Find windows"].isEnabled
+    assert pump(lambda: len(shown.windows.windows) == 2 and free(), 60)
     for row in range(2):
         shown.windows.list.setCurrentRow(row)
         shown.windows.buttons["Done"].click()
