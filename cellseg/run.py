@@ -11,9 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING
 
 from cellseg import __version__
@@ -314,8 +312,6 @@ def _tiles(recording: Recording) -> Iterator[Event]:
     """The count's progress, tile by tile."""
     count = recording.count
     total = len(count.wanted)
-    # Masks are written with it: where another core has nothing to do, it is loaded meanwhile.
-    Thread(target=import_module, args=("zarr",), daemon=True).start()
     yield Started(recording.request.image, total, _about(count), count.frame)
     new, took, asked = 0, 0.0, time.monotonic()
     with closing(recording.steps()) as steps:

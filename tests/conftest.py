@@ -23,6 +23,17 @@ def shared():
 
 
 @pytest.fixture
+def not_utf8(tmp_path):
+    """A result folder whose name is no UTF-8; skips where the file system takes none."""
+    home = tmp_path / os.fsdecode(b"sl\xffide.cellseg")
+    try:
+        home.mkdir()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    return home
+
+
+@pytest.fixture
 def cellseg(monkeypatch, capsys):
     """Run ``cellseg ARGS`` in this process: (exit code, stdout, stderr), the code maybe given."""
     from cellseg.cli import main

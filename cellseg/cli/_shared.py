@@ -267,7 +267,8 @@ _SHARED = {
         type=_SCALARS,
         default="auto",
         show_default=True,
-        help="Of the network; auto: 8 bits or half where that is faster and was checked.",
+        help="Of the network; auto: 8 bits if the model was checked in them, else half where "
+        "hardware is made for it.",
     ),
     "inference": click.option(
         "--inference",

@@ -32,6 +32,7 @@ from distributed.utils import silence_logging_cmgr
 import cellseg
 from cellseg.counting.choice import model_for
 from cellseg.errors import CellsegError, InputError, SettingsError, line_of, unexpected_text
+from cellseg.network.inference import EIGHT_BITS
 from cellseg.network.timer import Timer
 from cellseg.protocol import SHIPPED_MODELS
 from cellseg.storage import file_size, fingerprint
@@ -394,5 +395,11 @@ def _loaded(job: _Job) -> Detector:
         raise SettingsError(
             f"the weights {asked.model} are others than where the run was started "
             f"(checksum {found.info.checksum[:12]}…, expected {job.checksum[:12]}…)"
+        )
+    if (found.info.device == EIGHT_BITS) != (job.plan.precision == "int8"):
+        raise SettingsError(
+            f"this worker computes in {found.info.device}, the run was started in "
+            f"{job.plan.precision}: name torch, or a precision that all processors have",
+            hint="inference,precision",
         )
     return found.for_run(job.plan.protocol)

@@ -32,6 +32,7 @@ from cellseg.counting.scale import choose_downsample
 from cellseg.errors import Notice, RegionError, SettingsError
 from cellseg.geometry import Box, TileGrid
 from cellseg.network.detector import Detector, DetectorInfo
+from cellseg.network.inference import EIGHT_BITS
 from cellseg.network.modelfile import read_card
 from cellseg.protocol import PHASE_PX, SHIPPED_MODELS, CountProtocol, shipped_protocols
 from cellseg.slide import Slide
@@ -192,6 +193,8 @@ def make_plan(
         halo=protocol.halo_px,
         exact=protocol.tile_px is not None,
     )
+    # Another processor may go on with the run: what it finds in float32 is not mixed with 8 bits.
+    is_narrow = info.device == EIGHT_BITS and request.precision == "auto"
     return Plan(
         model=info.checksum,
         protocol=protocol,
@@ -204,7 +207,7 @@ def make_plan(
         grid=grid,
         prefilter=request.prefilter and protocol.prefilter,
         regions=regions,
-        precision=request.precision,
+        precision="int8" if is_narrow else request.precision,
         inference=info.inference,
         skip_bad=request.skip_bad,
         notes=tuple(notes),

@@ -46,7 +46,8 @@ class CountRequest:
     recipe : Recipe
         What is derived from the cells; its markers are the protocol's.
     precision : {'auto', 'float32', 'bfloat16', 'float16'}
-        Of the network; ``auto``: 8 bits or half where that is faster and was checked.
+        Of the network; ``auto``: 8 bits if the model was checked in them; else half where hardware
+        is made for it.
     inference : {'auto', 'torch', 'openvino'}
         What computes the network; ``auto``: the fastest that is installed and was checked for
         the model, and on a cluster torch.

@@ -199,7 +199,7 @@ def load_detector(
     score : float
         As for :class:`~cellseg.network.inference.Wanted`.
     precision : {'auto', 'float32', 'bfloat16', 'float16'}
-        ``auto``: 8 bits or half where that is faster and was checked.
+        ``auto``: 8 bits if the model was checked in them; else half where hardware is made for it.
     inference : {'auto', 'torch', 'openvino'}
         OpenVINO computes on x86 processors, in 8 bits where the model and the processor bear it.
 
@@ -252,9 +252,9 @@ def _openvino(
     SettingsError, WeightsError where it cannot be had.
     """
     arrays, card = read_arrays(model)
-    if card.backbone != DRAWN_BACKBONE and not forced:
-        return None
     if card.backbone != DRAWN_BACKBONE:
+        if not forced:
+            return None
         reason = reason or f"the backbone {card.backbone} is not drawn for it"
     elif (machine := platform.machine()).lower() not in ("x86_64", "amd64"):
         reason = reason or f"it is used on x86 processors, this one is {machine}"

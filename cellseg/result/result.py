@@ -261,7 +261,8 @@ class Result:
         is_same = len(marks) < 2 or is_converted
         if not is_same or (slide.height, slide.width) != (self.frame.height, self.frame.width):
             slide.close()
-            raise InputError(f"{slide.path}: is not the slide that {self.path.name} was counted on")
+            said = f"{slide.path}: is not the slide that {self.path.name} was counted on"
+            raise InputError(f"{said}; name that one, or count this one", hint="image")
         return slide
 
     def ground(self, slide: Slide) -> Ground:

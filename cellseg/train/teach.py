@@ -48,7 +48,7 @@ CHECKED, LOOKS = 8, 5
 
 MOST_APART = 0.03
 """Share of the cells by which what 8 bits find in the windows may differ from what torch does, or
-one cell; otherwise the taught model counts in float32."""
+one cell; otherwise the taught model is not computed in 8 bits."""
 
 
 class Score(NamedTuple):

@@ -26,6 +26,7 @@ from synthetic.threshold import ThresholdDetector
 import cellseg.slide
 from cellseg.errors import CellsegError, InputError, RegionError, SettingsError
 from cellseg.geometry import Box
+from cellseg.network.inference import EIGHT_BITS
 from cellseg.result import load_result
 from cellseg.run import CountResult, TileDone, run
 
@@ -372,6 +373,20 @@ def test_a_worker_with_other_weights(slide, threads, monkeypatch, tmp_path):
         lambda model, device, **_: Model("there" if device == "auto" else "here"),
     )
     with pytest.raises(SettingsError, match="weights default are others"):
+        list(run(on(threads, path, output=tmp_path)))
+
+
+def test_a_worker_that_does_not_compute_in_8_bits(slide, threads, monkeypatch, tmp_path):
+    path, _ = slide
+
+    def load(model, device, **_):
+        loaded = Model()
+        words = "cpu, float32" if device == "auto" else EIGHT_BITS
+        loaded.info = replace(loaded.info, device=words)
+        return loaded
+
+    monkeypatch.setattr("cellseg.network.detect.load_detector", load)
+    with pytest.raises(SettingsError, match=r"computes in cpu, float32, .* started in int8"):
         list(run(on(threads, path, output=tmp_path)))
 
 

@@ -172,6 +172,20 @@ def test_unlike_tissue_of_an_interrupted_run_is_remembered(slide, tmp_path, tile
     assert [one[:4] for one in found] == [share] * (share is not None)
 
 
+def test_what_is_found_in_8_bits_is_not_mixed_with_other_numbers(slide):
+    path, _ = slide
+
+    def key(device, **settings):
+        info = replace(ThresholdDetector().info, inference="openvino", device=device)
+        with open_slide(path) as opened:
+            return make_plan(opened, request_for(path, **settings), info).settings()
+
+    assert key("cpu, int8") != key("cpu, float32")
+    assert key("cpu, bfloat16") == key("cpu, float32")  # as with torch
+    # A cluster's client asks what the model is, whatever precision its workers are asked for.
+    assert key("cpu, int8", precision="float32") == key("cpu, float32", precision="float32")
+
+
 def test_counted_again_with_the_same_settings_there_is_nothing_to_do(slide, tmp_path):
     path, _ = slide
     request = request_for(path, output=tmp_path)
