@@ -396,7 +396,8 @@ def _loaded(job: _Job) -> Detector:
             f"the weights {asked.model} are others than where the run was started "
             f"(checksum {found.info.checksum[:12]}…, expected {job.checksum[:12]}…)"
         )
-    if (found.info.device == EIGHT_BITS) != (job.plan.precision == "int8"):
+    words = {found.info.device, job.plan.precision}
+    if len(words) > 1 and any(one.startswith(EIGHT_BITS) for one in words):
         raise SettingsError(
             f"this worker computes in {found.info.device}, the run was started in "
             f"{job.plan.precision}: name torch, or a precision that all processors have",

@@ -194,7 +194,7 @@ def make_plan(
         exact=protocol.tile_px is not None,
     )
     # Another processor may go on with the run: what it finds in float32 is not mixed with 8 bits.
-    is_narrow = info.device == EIGHT_BITS and request.precision == "auto"
+    is_narrow = info.device.startswith(EIGHT_BITS) and request.precision == "auto"
     return Plan(
         model=info.checksum,
         protocol=protocol,
@@ -207,7 +207,7 @@ def make_plan(
         grid=grid,
         prefilter=request.prefilter and protocol.prefilter,
         regions=regions,
-        precision="int8" if is_narrow else request.precision,
+        precision=info.device if is_narrow else request.precision,
         inference=info.inference,
         skip_bad=request.skip_bad,
         notes=tuple(notes),

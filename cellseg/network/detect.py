@@ -260,10 +260,9 @@ def _openvino(
         reason = reason or f"it is used on x86 processors, this one is {machine}"
     if reason:
         raise SettingsError(f"OpenVINO cannot be used: {reason}", hint="inference")
-    from cellseg.network.openvino_inference import OpenVinoInference, adds_exactly
+    from cellseg.network.openvino_inference import OpenVinoInference
 
-    has_ranges = any(name.endswith(RANGE) for name in arrays)
-    if has_ranges and (precision is not None or not adds_exactly()):
+    if precision is not None:
         arrays = {name: array for name, array in arrays.items() if not name.endswith(RANGE)}
     return OpenVinoInference(arrays, str(model), precision), card
 

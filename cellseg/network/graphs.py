@@ -37,10 +37,13 @@ _FIRST, _LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
 class Graphs:
-    """Parts of one model's network, of a model file's arrays as they are stored."""
+    """Parts of one model's network, of a model file's arrays as they are stored.
 
-    def __init__(self, arrays: Arrays) -> None:
-        self._arrays = arrays
+    With ``in_pairs`` weights are lowered where two products of 8 bits would overflow 16.
+    """
+
+    def __init__(self, arrays: Arrays, *, in_pairs: bool) -> None:
+        self._arrays, self._in_pairs = arrays, in_pairs
         self.channels = int(arrays["backbone.fpn.layer_blocks.0.0.weight"].shape[0])
 
     def dense(self, height: int, width: int) -> ov.Model:
@@ -217,14 +220,17 @@ class Graphs:
             view(values), np.float32(factor) * scale, weight + RANGE in self._arrays
         )
 
-    @staticmethod
-    def _kernel(values: NDArray[Any], scale: NDArray[np.float32], narrow: bool) -> Node:
+    def _kernel(self, values: NDArray[Any], scale: NDArray[np.float32], narrow: bool) -> Node:
         """Weights in 8 bits with a factor for each output, or in float32."""
         axes = (-1, *[1] * (values.ndim - 1))
         if narrow and values.dtype != np.int8:
             largest = np.abs(values).reshape(len(values), -1).max(1).clip(1e-12)
             scale = scale * largest / 127
             values = np.round(values * (127 / largest.reshape(axes))).astype(np.int8)
+        if narrow and self._in_pairs:
+            share = 127 / np.maximum(_most_of_two(values), 127)
+            scale = (scale / share).astype(np.float32)
+            values = np.round(values * share.reshape(axes)).astype(np.int8)
         scale = scale.astype(np.float32).reshape(axes)
         if not narrow:
             return _constant(values.astype(np.float32) * scale)
@@ -245,6 +251,18 @@ class Graphs:
 
 def _constant(values: ArrayLike, dtype: DTypeLike = np.float32) -> Node:
     return ops.constant(np.ascontiguousarray(values, dtype))
+
+
+def _most_of_two(values: NDArray[np.int8]) -> NDArray[np.int64]:
+    """Of each output (O,), the largest sum of two neighbouring inputs' weights of one sign.
+
+    Without VNNI the products of two such inputs, of at most 255 each, are added in 16 bits.
+    """
+    outputs, inputs = values.shape[:2]
+    parts = values.astype(np.int64).reshape(outputs, inputs, -1)
+    pairs = np.pad(parts, ((0, 0), (0, inputs % 2), (0, 0))).reshape(outputs, -1, 2, parts.shape[2])
+    above, below = (np.maximum(one, 0).sum(2).max((1, 2)) for one in (pairs, -pairs))
+    return np.asarray(np.maximum(above, below))
 
 
 def _turned(x: Node, order: tuple[int, ...]) -> Node:

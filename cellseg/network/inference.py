@@ -15,7 +15,7 @@ from cellseg.network.architecture import FINE_FROM_PX, TYPE_FIELD_LEAST, TYPE_FI
 from cellseg.network.timer import Timer
 
 EIGHT_BITS = "cpu, int8"
-"""The label of a network that computes so."""
+"""How the label of a network begins that computes so."""
 
 
 def cores() -> int:

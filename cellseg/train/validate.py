@@ -76,7 +76,7 @@ def in_8_bits(model: Path) -> MaskRCNNDetector | None:
         found = load_detector(model, device="cpu", inference="openvino", score=LOWEST_SCORE)
     except (SettingsError, WeightsError):
         return None
-    return found if found.info.device == EIGHT_BITS else None
+    return found if found.info.device.startswith(EIGHT_BITS) else None
 
 
 def is_right_in_8_bits(model: Path, f1: float, held: Sequence[AnnotatedImage]) -> bool:

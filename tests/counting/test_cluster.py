@@ -386,7 +386,7 @@ def test_a_worker_that_does_not_compute_in_8_bits(slide, threads, monkeypatch, t
         return loaded
 
     monkeypatch.setattr("cellseg.network.detect.load_detector", load)
-    with pytest.raises(SettingsError, match=r"computes in cpu, float32, .* started in int8"):
+    with pytest.raises(SettingsError, match=r"computes in cpu, float32, .* started in cpu, int8"):
         list(run(on(threads, path, output=tmp_path)))
 
 
