@@ -46,7 +46,9 @@ Run = Callable[[], "Iterable[Event]"]
 def jobs_for(images: Sequence[Location], engine: str, device: str) -> int:
     """How many of these images are counted at once: of many small files as the machine bears."""
     most = len(images) // LEAST_EACH
-    if most < 2 or engine != "local" or not all(_is_small(image) for image in images):
+    files = [image for image in images if isinstance(image, Path) and image.is_file()]
+    is_small = all(file.stat().st_size <= SMALL_BYTES for file in files)
+    if most < 2 or engine != "local" or not is_small or len(files) < len(images):
         return 1
     import psutil
 
@@ -56,10 +58,6 @@ def jobs_for(images: Sequence[Location], engine: str, device: str) -> int:
     if has_gpu(device):
         return 1
     return max(1, min(most, cores(), psutil.virtual_memory().available // JOB_BYTES))
-
-
-def _is_small(image: Location) -> bool:
-    return isinstance(image, Path) and image.is_file() and image.stat().st_size <= SMALL_BYTES
 
 
 def load_libraries(jobs: int) -> None:

@@ -79,7 +79,10 @@ def outline_sheet(
     parts, unread = [], []
     for number, place in enumerate(choose(held, CROPS)):
         spot = places.box(*place)
-        caption = "" if places.is_one else _caption(number, spot, int(held[place]), thing)
+        count = int(held[place])
+        which = {0: ", the densest", 1: ", the sparsest"}.get(number, "") if count else ""
+        corners = " ".join(map(str, spot.corners))
+        caption = "" if places.is_one else f"box {corners}: {counted(count, thing)}{which}"
         if regions is not None and caption:
             (names,) = regions.names_at([(spot.y0 + spot.y1) / 2], [(spot.x0 + spot.x1) / 2])
             caption += f", in {names}" if names else ""
@@ -144,11 +147,6 @@ def _on_lattice(box: Box, pixel: float, shape: tuple[int, int]) -> Box:
     """A level-0 box in pixels of the picture, at least one."""
     y0, x0, y1, x1 = (round(side / pixel) for side in box.corners)
     return Box(y0, x0, min(max(y1, y0 + 1), shape[0]), min(max(x1, x0 + 1), shape[1]))
-
-
-def _caption(number: int, box: Box, count: int, thing: str) -> str:
-    which = {0: ", the densest", 1: ", the sparsest"}.get(number, "") if count else ""
-    return f"box {box.y0} {box.x0} {box.y1} {box.x1}: {counted(count, thing)}{which}"
 
 
 def _shown(

@@ -39,7 +39,7 @@ _FIRST, _LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 class Graphs:
     """Parts of one model's network, of a model file's arrays as they are stored.
 
-    With ``in_pairs`` weights are lowered where two products of 8 bits would overflow 16.
+    With ``in_pairs`` weights are lowered where two products, added in 16 bits, would overflow.
     """
 
     def __init__(self, arrays: Arrays, *, in_pairs: bool) -> None:
@@ -254,15 +254,10 @@ def _constant(values: ArrayLike, dtype: DTypeLike = np.float32) -> Node:
 
 
 def _most_of_two(values: NDArray[np.int8]) -> NDArray[np.int64]:
-    """Of each output (O,), the largest sum of two neighbouring inputs' weights of one sign.
-
-    Without VNNI the products of two such inputs, of at most 255 each, are added in 16 bits.
-    """
-    outputs, inputs = values.shape[:2]
-    parts = values.astype(np.int64).reshape(outputs, inputs, -1)
-    pairs = np.pad(parts, ((0, 0), (0, inputs % 2), (0, 0))).reshape(outputs, -1, 2, parts.shape[2])
-    above, below = (np.maximum(one, 0).sum(2).max((1, 2)) for one in (pairs, -pairs))
-    return np.asarray(np.maximum(above, below))
+    """Of each output, the largest sum of two neighbouring inputs' weights of one sign, (O,)."""
+    signed, first = np.stack([values, -values]).astype(np.int64), np.arange(0, values.shape[1], 2)
+    pairs = np.add.reduceat(signed.clip(0), first, axis=2)
+    return np.asarray(pairs.max((0, *range(2, pairs.ndim))))
 
 
 def _turned(x: Node, order: tuple[int, ...]) -> Node:

@@ -85,10 +85,7 @@ def _core() -> ov.Core:
 
 @cache
 def adds_exactly() -> bool:
-    """Whether sums of 8-bit products are right on this processor; it is tried.
-
-    Without VNNI two products are added in 16 bits, which overflow where weights are large.
-    """
+    """Whether sums of 8-bit products are right here: without VNNI two are added in 16 bits."""
     image, side = ops.parameter([1, 16, 4, 4], np.float32), 16
     ends = [ops.constant(np.float32(end)) for end in (0, 255)]
     kernel = ops.convert(ops.constant(np.full((side, side, 1, 1), 127, np.int8)), "f32")

@@ -58,7 +58,9 @@ class Neighbours:
         if not 1 < len(self.classes) <= MOST_CLASSES:
             return {}
         # The nearest neighbour of any class has its name already.
-        slugs = channel_slugs(["neighbour", *map(_spelled, self.classes)], unnamed="class")[1:]
+        signs = (name.replace("+", " plus") for name in self.classes)
+        spelled = (re.sub(r"-(?=\s|$)", " minus", name) for name in signs)  # as of CD3+ CD8-
+        slugs = channel_slugs(["neighbour", *spelled], unnamed="class")[1:]
         return {
             name: f"nearest_{slug}_{self.unit}"
             for name, slug in zip(self.classes, slugs, strict=True)
@@ -133,11 +135,6 @@ def to_classes(
             found[column][~is_one] = _nearest(tree, points[~is_one], 1)
             found[column][is_one] = _nearest(tree, points[is_one], 2)
     return found
-
-
-def _spelled(name: str) -> str:
-    """``CD3+ CD8-`` as it can stand in a column's name."""
-    return re.sub(r"-(?=\s|$)", " minus", name.replace("+", " plus"))
 
 
 def _nearest(tree: cKDTree, points: NDArray[np.float64], which: int) -> Floats:
