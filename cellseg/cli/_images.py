@@ -245,10 +245,14 @@ def summarise_outcomes(
 def write_study_files(
     study: Study, page: Path | None = None, *, report: bool = False, parquet: bool = False
 ) -> None:
-    """Write a study's summary, and its table and page if wanted, and say where they are."""
+    """Write a study's page and table if wanted, and its summary, and say where they are."""
     from cellseg.study.arrays import write_wells
     from cellseg.study.folder import write_cells, write_summary
 
+    if report:  # first, as it may lie elsewhere than in a folder that cannot be written to
+        from cellseg.study.page import write_study
+
+        say(f"report: {write_study(study, page)}", err=True)
     count = len(study.results)
     of = f"{count:,} result{'s' * (count != 1)}"
     say(f"summary of {of}: {write_summary(study)}", err=True)
@@ -259,7 +263,3 @@ def write_study_files(
         say(f"wells: {wells}", err=True)
     if parquet:
         say(f"cells of all images: {write_cells(study)}", err=True)
-    if report:
-        from cellseg.study.page import write_study
-
-        say(f"report: {write_study(study, page)}", err=True)

@@ -78,6 +78,16 @@ def test_a_name_that_is_no_utf8_has_its_row_and_its_links(tmp_path, not_utf8):
     write_spreadsheet(study, tmp_path / "study.xlsx")
 
 
+def test_a_page_elsewhere_is_written_though_the_summary_cannot_be(tmp_path, cellseg):
+    made(tmp_path / "results" / "a.cellseg")
+    (tmp_path / "results" / "summary.csv").write_text("mine", encoding="utf-8")
+    page = tmp_path / "study.html"
+    _, _, err = cellseg("report", tmp_path / "results", "-o", page, ends=5)
+    assert "is no summary of cellseg" in err
+    assert f"report: {page}" in err
+    assert "1 slide counted" in page.read_text(encoding="utf-8")
+
+
 def test_parts_of_the_pictures_become_thumbnails_and_damaged_ones_are_left_out(tmp_path):
     colours = (("red", "grey"), ("grey", "blue", "lime"))
     scale = "10 cells / mm²\n<b>2+</b>: 4 cells / mm²\nno such part: 1"
