@@ -255,8 +255,8 @@ def _constant(values: ArrayLike, dtype: DTypeLike = np.float32) -> Node:
 
 def _most_of_two(values: NDArray[np.int8]) -> NDArray[np.int64]:
     """Of each output, the largest sum of two neighbouring inputs' weights of one sign, (O,)."""
-    signed, first = np.stack([values, -values]).astype(np.int64), np.arange(0, values.shape[1], 2)
-    pairs = np.add.reduceat(signed.clip(0), first, axis=2)
+    signed = np.stack([values, -values.astype(np.int64)]).clip(0)
+    pairs = np.add.reduceat(signed, np.arange(0, values.shape[1], 2), axis=2)
     return np.asarray(pairs.max((0, *range(2, pairs.ndim))))
 
 

@@ -450,9 +450,7 @@ PAIRS = """
 import sys
 import numpy
 from cellseg.network import openvino_inference as one
-from cellseg.network.inference import Wanted
 from cellseg.network.modelfile import read_arrays
-from cellseg.network.timer import Timer
 is_exact = sys.argv[1] == "exact"
 one.adds_exactly = lambda: is_exact
 network = one.OpenVinoInference(read_arrays("default")[0], "default")
