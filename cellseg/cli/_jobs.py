@@ -46,9 +46,9 @@ Run = Callable[[], "Iterable[Event]"]
 def jobs_for(images: Sequence[Location], engine: str, device: str) -> int:
     """How many of these images are counted at once: of many small files as the machine bears."""
     most = len(images) // LEAST_EACH
-    files = [image for image in images if isinstance(image, Path) and image.is_file()]
-    is_small = all(file.stat().st_size <= SMALL_BYTES for file in files)
-    if most < 2 or engine != "local" or not is_small or len(files) < len(images):
+    files = (image if isinstance(image, Path) and image.is_file() else None for image in images)
+    small = (file is not None and file.stat().st_size <= SMALL_BYTES for file in files)
+    if most < 2 or engine != "local" or not all(small):
         return 1
     import psutil
 

@@ -193,7 +193,7 @@ def make_plan(
         halo=protocol.halo_px,
         exact=protocol.tile_px is not None,
     )
-    # Another processor may go on with the run: what it finds in float32 is not mixed with 8 bits.
+    # Another processor may go on: 8 bits with VNNI, 8 bits without it and float32 are not mixed.
     is_narrow = info.device.startswith(EIGHT_BITS) and request.precision == "auto"
     return Plan(
         model=info.checksum,

@@ -201,7 +201,7 @@ def load_detector(
     precision : {'auto', 'float32', 'bfloat16', 'float16'}
         ``auto``: 8 bits if the model was checked in them; else half where hardware is made for it.
     inference : {'auto', 'torch', 'openvino'}
-        OpenVINO computes on x86 processors, in 8 bits where the model and the processor bear it.
+        OpenVINO computes on x86 processors, in 8 bits where the model was checked in them.
 
     Raises
     ------

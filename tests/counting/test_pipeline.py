@@ -181,6 +181,7 @@ def test_what_is_found_in_8_bits_is_not_mixed_with_other_numbers(slide):
             return make_plan(opened, request_for(path, **settings), info).settings()
 
     assert key("cpu, int8") != key("cpu, float32")
+    assert key("cpu, int8") != key("cpu, int8, no VNNI")
     assert key("cpu, bfloat16") == key("cpu, float32")  # as with torch
     # A cluster's client asks what the model is, whatever precision its workers are asked for.
     assert key("cpu, int8", precision="float32") == key("cpu, float32", precision="float32")
